@@ -1,0 +1,43 @@
+# Every target makes its own virtual environment first; a fresh machine needs Python (3.11 or newer) and make.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+DEV    := $(VENV)/.dev
+BENCH  := $(VENV)/.bench
+
+.PHONY: demo test check bench format clean
+.DEFAULT_GOAL := demo
+
+demo: $(DEV)            ## a whole estate on this machine, with partners that misbehave
+	@$(BIN)/distctl demo
+
+test: $(DEV)            ## the suite, under 15 minutes on two cores
+	@$(BIN)/pytest $(ARGS)
+
+check: $(DEV)           ## format, lint, types, layers
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: $(DEV)
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(BENCH)         ## ratios, side by side in one run
+	@$(BIN)/python -m bench $(ARGS)
+
+$(BIN)/python:
+	@$(PYTHON) -m venv $(VENV)
+
+$(DEV): pyproject.toml | $(BIN)/python
+	@echo "installing distctl into $(VENV) (once)" >&2
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(BENCH): pyproject.toml $(DEV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

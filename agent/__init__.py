@@ -1,0 +1,1 @@
+"""The daemon: intake, relay, workflows, sync and the control API."""

@@ -1,0 +1,1 @@
+"""The agent's control API: its wire types, its server and its client."""

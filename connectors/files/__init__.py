@@ -1,0 +1,1 @@
+"""Files in folders: a source that reads each file once, a sink that writes atomically."""

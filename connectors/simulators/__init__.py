@@ -1,0 +1,1 @@
+"""Counterparts with records of their own, for the demo and the tests."""

@@ -1,0 +1,1 @@
+"""People: the `distctl` commands and the terminal console."""

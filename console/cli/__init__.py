@@ -1,0 +1,1 @@
+"""The `distctl` commands, one file a group."""

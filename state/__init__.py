@@ -1,0 +1,1 @@
+"""What is true, and the words for it. Imports none of our other packages."""

@@ -1,0 +1,1 @@
+"""Pure vocabulary: no IO, no asyncio, no clock reads."""

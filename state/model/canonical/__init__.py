@@ -1,0 +1,1 @@
+"""The canonical entities, one file each."""

@@ -1,0 +1,61 @@
+"""Ids and hashes: what makes two readings of one record the same event.
+
+All ids are deterministic functions of content, so that reading again, restoring and replaying give the ids of the first time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NewType
+
+EventId = NewType("EventId", str)
+"""32 hexadecimal digits: the first eight name the batch, so that ids of one batch are neighbours in an index."""
+
+Seq = NewType("Seq", int)
+"""The local sequence of an event in one store."""
+
+DeliveryId = NewType("DeliveryId", int)
+LaneId = NewType("LaneId", int)
+KeyId = NewType("KeyId", int)
+EstateHash = NewType("EstateHash", str)
+Fence = NewType("Fence", int)
+"""Number of a lease; a settling that carries an older one is refused."""
+
+_SEPARATOR = b"\x1f"
+
+
+def digest(*parts: str | bytes, size: int = 32) -> bytes:
+    """BLAKE2b over length-safe joined parts; `size` in bytes."""
+    state = hashlib.blake2b(digest_size=size)
+    for part in parts:
+        raw = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        state.update(b"%d" % len(raw))
+        state.update(_SEPARATOR)
+        state.update(raw)
+    return state.digest()
+
+
+def event_id(*, source: str, flow: str, batch: str, position: str, key: str, content: bytes) -> EventId:
+    """The id of an event read from a source.
+
+    `batch` names the file or page, `position` the place in it: two changes in one second stay two events, while reading the
+    same record again makes the same id.
+    """
+    return EventId(
+        digest(source, flow, batch, size=4).hex() + digest(source, flow, batch, position, key, content, size=12).hex()
+    )
+
+
+def outcome_id(*, delivery_event: EventId, target: str, revision: int) -> EventId:
+    """The id of an outcome: (delivery, revision); the highest revision wins."""
+    return EventId(delivery_event[:8] + digest("outcome", delivery_event, target, str(revision), size=12).hex())
+
+
+def idempotency_key(*, event: EventId, target: str, version: int) -> str:
+    """What a target remembers us by: 32 hexadecimal digits from (event, target, amendment version)."""
+    return digest("idempotency", event, target, str(version), size=16).hex()
+
+
+def sha256(raw: bytes) -> str:
+    """The hexadecimal SHA-256 of `raw`, as shown to people and stored beside raw bytes."""
+    return hashlib.sha256(raw).hexdigest()
