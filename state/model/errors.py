@@ -116,6 +116,10 @@ class StoreInDoubtError(DistctlError):
     exit_code = 10
 
 
+class StoreCorruptError(DistctlError):
+    """The local store is damaged: nothing writes to it again. The file is kept; a person restores or recovers it."""
+
+
 class ConfigError(DistctlError):
     """The configuration is wrong; refuse to start. Lines and columns count from 1, 0 is unknown."""
 
