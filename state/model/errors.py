@@ -62,6 +62,10 @@ class RejectedError(DistctlError):
         self.shown = shown
 
 
+class BrokenRuleError(RejectedError, ValueError):
+    """One value breaks one rule of the vocabulary. A ValueError too, so that pydantic gathers it with its siblings."""
+
+
 class InDoubtError(DistctlError):
     """The call ended and nobody can say whether it landed: ask before anything else, never resend blindly."""
 
