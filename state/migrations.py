@@ -55,7 +55,11 @@ def read_folder(folder: Traversable) -> tuple[Migration, ...]:
     """The steps in `folder`, in order. Raises `InvariantError` where numbers repeat or leave a gap."""
     named = ((_FILE_NAME.fullmatch(file.name), file) for file in folder.iterdir())
     steps = sorted(
-        (Migration(version=int(match[1]), name=match[2], sql=file.read_text("utf-8")) for match, file in named if match),
+        (
+            Migration(version=int(match[1]), name=match[2], sql=file.read_text("utf-8"))
+            for match, file in named
+            if match
+        ),
         key=lambda step: step.version,
     )
     if [step.version for step in steps] != list(range(1, len(steps) + 1)):

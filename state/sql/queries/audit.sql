@@ -1,0 +1,43 @@
+-- :name append
+INSERT INTO audit
+  (seq, at_ms, actor, action, target, reason, before_json, after_json, request_id, details_json, previous_hash, hash)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- :name head
+SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1;
+
+-- :name walk
+SELECT seq, at_ms, actor, action, target, reason, before_json, after_json, request_id, details_json, previous_hash, hash
+FROM audit ORDER BY seq;
+
+-- :name numbers_given
+-- What AUTOINCREMENT remembers: it outlives the removal of the last entries.
+SELECT seq FROM sqlite_sequence WHERE name = 'audit';
+
+-- :name find
+SELECT seq, at_ms, actor, action, target, reason, before_json, after_json, request_id, details_json, previous_hash, hash
+FROM audit WHERE seq = :seq;
+
+-- :name list
+SELECT seq, at_ms, actor, action, target, reason, before_json, after_json, request_id, details_json, previous_hash, hash
+FROM audit
+WHERE (:actor IS NULL OR actor = :actor)
+  AND (:action IS NULL OR action = :action)
+  AND (:request_id IS NULL OR request_id = :request_id)
+  AND (:since_ms IS NULL OR at_ms >= :since_ms)
+  AND (:until_ms IS NULL OR at_ms < :until_ms)
+  AND seq < coalesce(:before_seq, 9223372036854775807)
+ORDER BY seq DESC LIMIT :limit;
+
+-- :name list_of_target
+-- The same for one target, by its index.
+SELECT seq, at_ms, actor, action, target, reason, before_json, after_json, request_id, details_json, previous_hash, hash
+FROM audit
+WHERE target = :target
+  AND (:actor IS NULL OR actor = :actor)
+  AND (:action IS NULL OR action = :action)
+  AND (:request_id IS NULL OR request_id = :request_id)
+  AND (:since_ms IS NULL OR at_ms >= :since_ms)
+  AND (:until_ms IS NULL OR at_ms < :until_ms)
+  AND seq < coalesce(:before_seq, 9223372036854775807)
+ORDER BY seq DESC LIMIT :limit;
