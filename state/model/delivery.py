@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from state.model.ids import DeliveryId, EventId, Fence, LaneId
+from state.model.event import Event
+from state.model.ids import DeliveryId, Fence, LaneId
 
 
 class DeliveryState(StrEnum):
@@ -127,13 +128,18 @@ class Claim:
     """A delivery in a worker's hands under a lease."""
 
     delivery: DeliveryId
-    event: EventId
     lane: LaneId
+    event: Event
     fence: Fence
     verdict: Verdict
+    is_delayed: bool  # the target has it and owes its answer
     attempt: int  # counts from 1
-    version: int  # of the payload: 1 is the original, amendments count up
+    failures: int  # attempts so far that count against the budget
     idempotency_key: str
-    partition_key: str
-    subject: str
     payload: bytes
+    doubt: Doubt  # as it stood before this attempt; only of meaning for what is in doubt
+
+    @property
+    def may_have_landed(self) -> bool:
+        """An earlier call of this delivery may be at the target, whatever this attempt hears."""
+        return self.verdict is not Verdict.SEND

@@ -1,0 +1,166 @@
+"""What was already taken in: an event enters the store once, however often it is read or sent.
+
+The event id is the deduplication key: `admit` writes those that are new and says which. All of it runs inside the caller's
+unit of work, so that events, checkpoint and deliveries are one transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from state import trace
+from state.model.clock import from_millis, to_millis
+from state.model.errors import InvariantError, NotFoundError
+from state.model.event import Environment, Event, Op
+from state.model.ids import EstateHash, EventId, Seq
+from state.queries import load
+
+_SQL = load("inbox")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An event to be admitted and the other business keys its document names, as (entity, key)."""
+
+    event: Event
+    references: Sequence[tuple[str, str]] = ()
+    raw_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """An event that is new here, under its local number."""
+
+    seq: Seq
+    event: Event
+
+
+def admit(connection: sqlite3.Connection, arrivals: Iterable[Arrival]) -> list[Admitted]:
+    """Write the events that are new, index their business keys, and return them in their order."""
+    origins: dict[tuple[str, ...], int] = {}
+    rows: list[tuple[Any, ...]] = []
+    links: list[trace.Link] = []
+    admitted: list[Admitted] = []
+    fresh: set[str] = set()
+    seq = _last_seq(connection)
+    for arrival in arrivals:
+        event = arrival.event
+        if event.id in fresh or is_known(connection, event.id):
+            continue
+        fresh.add(event.id)
+        seq += 1
+        rows.append(_row(seq, arrival, _origin(connection, event, origins)))
+        links.append((event.subject, event.entity, 1, seq))
+        links.extend((key, entity, 0, seq) for entity, key in arrival.references)
+        admitted.append(Admitted(Seq(seq), event))
+    connection.executemany(_SQL.add, rows)
+    trace.add(connection, links)
+    return admitted
+
+
+def is_known(connection: sqlite3.Connection, event: EventId) -> bool:
+    """Whether that event was taken in before."""
+    return connection.execute(_SQL.find_seq, (bytes.fromhex(event),)).fetchone() is not None
+
+
+def keep_raw(
+    connection: sqlite3.Connection, *, sha256: str, name: str, size: int, content: bytes | None, now: int
+) -> int:
+    """Keep a document as it arrived, once by its hash; returns its local number."""
+    digest = bytes.fromhex(sha256)
+    connection.execute(_SQL.add_raw, (digest, name, size, content, now))
+    return int(connection.execute(_SQL.find_raw, (digest,)).fetchone()[0])
+
+
+def get(connection: sqlite3.Connection, seq: Seq) -> Event:
+    """The event of that local number. Raises `NotFoundError`."""
+    row = connection.execute(_SQL.get_event, (seq,)).fetchone()
+    if row is None:
+        raise NotFoundError(f"there is no event number {seq}", code="unknown-event")
+    return event_of(row)
+
+
+def event_of(row: Sequence[Any]) -> Event:
+    """The event of a row of `get_event`."""
+    (seq, event_id, subject, partition_key, time, recorded_at, correlation, causation, traceparent, place) = row[:10]
+    (extensions, data, site, system, flow, contract, op, environment, estate, raw) = row[10:]
+    own_id = EventId(event_id.hex())
+    return Event(
+        id=own_id,
+        source=f"/{site}/{system}",
+        type=event_type(contract, op),
+        subject=subject,
+        time=datetime.fromisoformat(time),
+        contract=contract,
+        data=data,
+        partitionkey=partition_key,
+        sequence=seq,
+        recordedtime=from_millis(recorded_at),
+        correlationid=correlation.hex() if correlation else own_id,
+        causationid=EventId(causation.hex()) if causation else None,
+        traceparent=traceparent,
+        site=site,
+        system=system,
+        flow=flow,
+        op=Op(op),
+        environment=Environment(environment),
+        estate=EstateHash(estate),
+        place=place,
+        rawref=raw.hex() if raw else "",
+        extensions=orjson.loads(extensions) if extensions else {},
+    )
+
+
+def event_type(contract: str, op: str) -> str:
+    """The CloudEvents type of an entity's event: `distctl.purchase-order.snapshot`."""
+    return f"distctl.{contract.partition('/')[0]}.{op}"
+
+
+def _last_seq(connection: sqlite3.Connection) -> int:
+    row = connection.execute(_SQL.last_seq).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _origin(connection: sqlite3.Connection, event: Event, known: dict[tuple[str, ...], int]) -> int:
+    names = (
+        event.site,
+        event.system,
+        event.flow,
+        event.contract,
+        event.op.value,
+        event.environment.value,
+        event.estate,
+    )
+    if names not in known:
+        row = connection.execute(_SQL.find_origin, names).fetchone()
+        row = row or connection.execute(_SQL.add_origin, names).fetchone()
+        if row is None:
+            raise InvariantError(f"event {event.id} carries the estate {event.estate}, which the store does not hold")
+        known[names] = row[0]
+    return known[names]
+
+
+def _row(seq: int, arrival: Arrival, origin: int) -> tuple[Any, ...]:
+    event = arrival.event
+    return (
+        seq,
+        bytes.fromhex(event.id),
+        origin,
+        event.subject,
+        event.partitionkey,
+        event.time.isoformat(),
+        to_millis(event.recordedtime),
+        None if event.correlationid == event.id else bytes.fromhex(event.correlationid),
+        bytes.fromhex(event.causationid) if event.causationid else None,
+        event.traceparent,
+        arrival.raw_id,
+        event.place,
+        orjson.dumps(dict(event.extensions)).decode() if event.extensions else None,
+        event.data,
+    )

@@ -1,0 +1,468 @@
+"""The outbox: what is owed to whom, claimed head by head of each partition key, and settled.
+
+`Outbox` is the outbox inside one unit of work; it is used as a context manager and writes the lanes' counters when it ends, so
+rows and counters move together. A claim looks at a lane, then at its due keys, never at events; what it costs does not depend
+on how much waits. A result is written only under the fence of its claim: a worker that was given up for dead raises
+`FencedError` and changes nothing.
+
+What a crash leaves: deliveries in flight. `recover` turns them into deliveries in doubt, since nobody can say whether their
+call left.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Final, Self
+
+from state import dead_letters, inbox
+from state.dead_letters import Letter
+from state.model.clock import from_millis, to_millis
+from state.model.delivery import (
+    Claim,
+    DeliveryState,
+    Doubt,
+    OrderMode,
+    OutcomeKind,
+    TargetMemory,
+    Verdict,
+    judge,
+)
+from state.model.errors import FencedError, RejectedError
+from state.model.event import Event
+from state.model.ids import DeliveryId, Fence, LaneId, Seq, idempotency_key
+from state.queries import load
+
+_SQL = load("outbox")
+_COUNTED: Final = (
+    DeliveryState.PENDING,
+    DeliveryState.INFLIGHT,
+    DeliveryState.IN_DOUBT,
+    DeliveryState.DELAYED,
+    DeliveryState.PARKED,
+    DeliveryState.DELIVERED,
+    DeliveryState.SUPERSEDED,
+    DeliveryState.DISCARDED,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """A leg of a flow, as the store knows it."""
+
+    id: LaneId
+    flow: str
+    target: str  # site/system
+    target_id: int
+    tier: int
+    order_mode: OrderMode
+    order_domain: str
+    shadow_of: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """One event owed to one lane."""
+
+    event_seq: Seq
+    lane: Lane
+    partition_key: str
+    is_snapshot: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """How a delivery ended at its target."""
+
+    kind: OutcomeKind
+    reference: str = ""
+    detail: str = ""
+    is_alike: bool | None = None  # of a shadow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """How a delivery goes on: the state it waits in, until when (None: for a person), and the evidence."""
+
+    state: DeliveryState
+    due_at: datetime | None
+    code: str
+    detail: str
+    counts: bool = False  # against the budget of attempts
+    document: bytes = b""
+    doubt: Doubt | None = None  # kept with what is in doubt; None: it is known not to be at the target
+    outcome: OutcomeKind | None = None
+    reference: str = ""
+
+
+def ensure_lane(
+    connection: sqlite3.Connection,
+    *,
+    flow: str,
+    target: str,
+    tier: int,
+    order_mode: OrderMode,
+    order_domain: str,
+    shadow_of: str | None,
+) -> None:
+    """Open the lane (flow, target), or bring it up to date. Its order domain stays while it exists."""
+    connection.execute(_SQL.add_target, (target,))
+    connection.execute(_SQL.add_lane, (flow, tier, order_mode, order_domain, shadow_of, target))
+
+
+def list_lanes(connection: sqlite3.Connection) -> list[Lane]:
+    """Every lane there ever was."""
+    return [
+        Lane(
+            id=LaneId(row[0]),
+            flow=row[1],
+            target=row[2],
+            target_id=row[3],
+            tier=row[4],
+            order_mode=OrderMode(row[5]),
+            order_domain=row[6],
+            shadow_of=row[7],
+        )
+        for row in connection.execute(_SQL.list_lanes)
+    ]
+
+
+def next_fence(connection: sqlite3.Connection) -> Fence:
+    """The number of a new lease; every later one is higher."""
+    return Fence(connection.execute(_SQL.next_fence).fetchone()[0])
+
+
+def is_due(connection: sqlite3.Connection, lane: LaneId, *, now: datetime) -> bool:
+    """Whether the lane has a key to work on now."""
+    return bool(connection.execute(_SQL.is_due, (lane, to_millis(now))).fetchone()[0])
+
+
+def next_due(connection: sqlite3.Connection, lane: LaneId) -> datetime | None:
+    """When the lane's next key becomes due; None where nothing will by itself."""
+    millis = connection.execute(_SQL.next_due, (lane,)).fetchone()[0]
+    return None if millis is None else from_millis(millis)
+
+
+def bring_dues_near(connection: sqlite3.Connection, *, now: datetime, longest: timedelta) -> int:
+    """Make due what a wall clock that went back left waiting beyond the longest pause. Returns how many keys."""
+    return connection.execute(_SQL.nearer_due, (to_millis(now), to_millis(now + longest))).rowcount
+
+
+class Outbox:
+    """The outbox inside one unit of work, at one moment."""
+
+    def __init__(self, connection: sqlite3.Connection, *, now: datetime) -> None:
+        self._connection = connection
+        self._now = now
+        self._millis = to_millis(now)
+        self._moved: Counter[tuple[LaneId, DeliveryState]] = Counter()
+        self._modes: dict[LaneId, OrderMode] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._count()
+
+    def add(self, owed: Iterable[Owed]) -> list[DeliveryId]:
+        """Owe each event to its lane, behind what its key already waits for. Returns the snapshots that this superseded."""
+        rows: list[tuple[Any, ...]] = []
+        touched: list[tuple[int, DeliveryId, Owed]] = []
+        number = self._last_delivery()
+        for item in owed:
+            number += 1
+            key, is_new = self._key(item, number)
+            rows.append((number, item.event_seq, item.lane.id, key, item.is_snapshot, self._millis))
+            self._moved[item.lane.id, DeliveryState.PENDING] += 1
+            if not is_new and item.lane.order_mode is not OrderMode.STRICT:
+                touched.append((key, DeliveryId(number), item))
+        self._connection.executemany(_SQL.add_delivery, rows)
+        return [old for key, delivery, item in touched for old in self._overtake(key, delivery, item)]
+
+    def claim(
+        self,
+        lane: Lane,
+        *,
+        fence: Fence,
+        limit: int,
+        memory: TargetMemory,
+        call_deadline: timedelta,
+        render: Callable[[Event], bytes],
+    ) -> list[Claim]:
+        """Take up to `limit` due heads of the lane under the lease `fence`, with their payloads frozen.
+
+        One that cannot be rendered is parked, one whose time has not come is put back, one that only a person can decide
+        blocks its key; none of them hinders the rest.
+        """
+        heads = self._connection.execute(_SQL.due_heads, (lane.id, self._millis, limit)).fetchall()
+        claims = [self._take(lane, row, fence, memory, call_deadline, render) for row in heads]
+        return [claim for claim in claims if claim is not None]
+
+    def settle(self, claim: Claim, settlement: Settlement) -> None:
+        """The target has it. Raises `FencedError` where the lease is lost."""
+        self._close(claim, DeliveryState.DELIVERED, settlement)
+
+    def discard(self, claim: Claim, settlement: Settlement) -> None:
+        """A shadow that was refused: noted, owed no more."""
+        self._close(claim, DeliveryState.DISCARDED, settlement)
+
+    def release(self, claim: Claim, release: Release) -> None:
+        """It is not settled: it waits as `release` says, with what was heard. Raises `FencedError`."""
+        key = self._held(claim)
+        doubt = release.doubt
+        self._note(claim, release.state, release.code, release.detail, release.document)
+        self._connection.execute(
+            _SQL.release,
+            (
+                release.state,
+                _millis(release.due_at),
+                int(release.counts),
+                _millis(doubt.last_sent_at) if doubt else None,
+                _millis(doubt.last_denied_at) if doubt else None,
+                _millis(doubt.first_sent_at) if doubt else None,
+                release.outcome,
+                release.reference,
+                release.detail,
+                claim.delivery,
+            ),
+        )
+        self._move(claim.lane, DeliveryState.INFLIGHT, release.state)
+        self._advance(key, claim.lane)
+
+    def park(self, claim: Claim, error: RejectedError, *, lane: Lane, document: bytes = b"") -> None:
+        """Set it aside with its cause; newer events of a strict key wait behind it. Raises `FencedError`."""
+        doubt = claim.doubt if claim.may_have_landed else None
+        self.release(
+            claim,
+            Release(
+                state=DeliveryState.PARKED,
+                due_at=None,
+                code=error.code,
+                detail=error.message,
+                document=document,
+                doubt=doubt,
+                outcome=OutcomeKind.REJECTED,
+            ),
+        )
+        letter = letter_of(lane, claim.event, claim.delivery, claim.payload, error)
+        dead_letters.add(self._connection, [letter], now=self._millis)
+
+    def recover(self, *, up_to: Fence) -> list[DeliveryId]:
+        """What is in flight under a lease that nobody holds becomes in doubt: its call may have left at any moment until now."""
+        abandoned = self._connection.execute(_SQL.abandoned, (up_to,)).fetchall()
+        for delivery, key, lane, first_sent_at in abandoned:
+            self._connection.execute(
+                _SQL.release,
+                (
+                    *(
+                        DeliveryState.IN_DOUBT,
+                        self._millis,
+                        0,
+                        self._millis,
+                        None,
+                        first_sent_at,
+                        OutcomeKind.IN_DOUBT,
+                        "",
+                    ),
+                    *("the agent ended while the call was under way", delivery),
+                ),
+            )
+            self._move(lane, DeliveryState.INFLIGHT, DeliveryState.IN_DOUBT)
+            self._advance(key, lane)
+        return [DeliveryId(row[0]) for row in abandoned]
+
+    def compare(self, claim: Claim, lane: Lane, outcome: OutcomeKind) -> bool | None:
+        """Whether a shadow sent and heard the same as the target that it shadows; None while that is unsettled."""
+        row = self._connection.execute(_SQL.shadowed, (claim.event.sequence, lane.flow, lane.shadow_of)).fetchone()
+        if row is None or row[1] is None:
+            return None
+        is_alike = bool(row == (claim.payload, outcome))
+        self._connection.execute(_SQL.count_compared, (int(is_alike), int(not is_alike), lane.id))
+        return is_alike
+
+    # What follows is one row each.
+
+    def _take(
+        self,
+        lane: Lane,
+        row: Sequence[Any],
+        fence: Fence,
+        memory: TargetMemory,
+        call_deadline: timedelta,
+        render: Callable[[Event], bytes],
+    ) -> Claim | None:
+        key, delivery, seq, state, version, attempts, failures, payload, first_sent, last_sent, last_denied = row
+        doubt = Doubt(
+            first_sent_at=self._now if first_sent is None else from_millis(first_sent),
+            last_sent_at=self._now if last_sent is None else from_millis(last_sent),
+            last_denied_at=None if last_denied is None else from_millis(last_denied),
+        )
+        verdict, at = self._verdict(state, doubt, memory, call_deadline)
+        if verdict is Verdict.WAIT or verdict is Verdict.ASK_A_PERSON:
+            self._put_back(key, delivery, lane, at if verdict is Verdict.WAIT else None)
+            return None
+        event = inbox.get(self._connection, seq)
+        try:
+            frozen = render(event) if payload is None else payload
+        except RejectedError as error:
+            self._park_unsent(key, delivery, lane, event, error)
+            return None
+        secret = idempotency_key(event=event.id, target=lane.target, version=version)
+        self._connection.execute(
+            _SQL.claim, (fence, bytes.fromhex(secret), frozen, to_millis(doubt.first_sent_at), delivery)
+        )
+        self._connection.execute(_SQL.claim_key, (key,))
+        self._move(lane.id, DeliveryState(state), DeliveryState.INFLIGHT)
+        return Claim(
+            delivery=delivery,
+            lane=lane.id,
+            event=event,
+            fence=fence,
+            verdict=verdict,
+            is_delayed=state == DeliveryState.DELAYED,
+            attempt=attempts + 1,
+            failures=failures,
+            idempotency_key=secret,
+            payload=frozen,
+            doubt=doubt,
+        )
+
+    def _verdict(
+        self, state: str, doubt: Doubt, memory: TargetMemory, call_deadline: timedelta
+    ) -> tuple[Verdict, datetime]:
+        if state == DeliveryState.PENDING:
+            return Verdict.SEND, self._now
+        if state == DeliveryState.DELAYED:
+            return Verdict.PROBE, self._now
+        return judge(doubt, memory, now=self._now, call_deadline=call_deadline)
+
+    def _put_back(self, key: int, delivery: DeliveryId, lane: Lane, due_at: datetime | None) -> None:
+        self._connection.execute(_SQL.set_due, (_millis(due_at), delivery))
+        self._advance(key, lane.id)
+
+    def _park_unsent(self, key: int, delivery: DeliveryId, lane: Lane, event: Event, error: RejectedError) -> None:
+        self._connection.execute(_SQL.park_pending, (error.message, delivery))
+        dead_letters.add(self._connection, [letter_of(lane, event, delivery, event.data, error)], now=self._millis)
+        self._move(lane.id, DeliveryState.PENDING, DeliveryState.PARKED)
+        self._advance(key, lane.id)
+
+    def _close(self, claim: Claim, state: DeliveryState, settlement: Settlement) -> None:
+        key = self._held(claim)
+        self._connection.execute(
+            _SQL.settle,
+            (
+                state,
+                self._millis,
+                settlement.kind,
+                settlement.reference,
+                settlement.detail,
+                settlement.is_alike,
+                claim.delivery,
+            ),
+        )
+        if claim.attempt > 1:
+            self._note(claim, state, settlement.kind, settlement.detail, b"")
+        self._move(claim.lane, DeliveryState.INFLIGHT, state)
+        self._advance(key, claim.lane)
+
+    def _held(self, claim: Claim) -> int:
+        row = self._connection.execute(_SQL.inflight, (claim.delivery, claim.fence)).fetchone()
+        if row is None:
+            raise FencedError(f"delivery {claim.delivery} is no longer held under lease {claim.fence}")
+        return int(row[0])
+
+    def _note(self, claim: Claim, state: DeliveryState, code: str, detail: str, document: bytes) -> None:
+        row = (claim.delivery, claim.attempt, claim.verdict, self._millis, state, code, detail, document or None)
+        self._connection.execute(_SQL.add_attempt, row)
+
+    def _key(self, item: Owed, delivery: int) -> tuple[int, bool]:
+        lane = item.lane
+        found = self._connection.execute(
+            _SQL.find_key, (lane.target_id, lane.order_domain, item.partition_key)
+        ).fetchone()
+        if found is not None:
+            return int(found[0]), False
+        row = (lane.target_id, lane.order_domain, item.partition_key, lane.id, delivery, self._millis)
+        return int(self._connection.execute(_SQL.add_key, row).fetchone()[0]), True
+
+    def _overtake(self, key: int, delivery: DeliveryId, item: Owed) -> list[DeliveryId]:
+        superseded: list[DeliveryId] = []
+        if item.lane.order_mode is OrderMode.LATEST and item.is_snapshot:
+            superseded = self._supersede(key, delivery, item.lane)
+        found = self._connection.execute(
+            _SQL.find_key, (item.lane.target_id, item.lane.order_domain, item.partition_key)
+        ).fetchone()
+        if found[1] != "inflight":
+            self._advance(key, item.lane.id)
+        return superseded
+
+    def _supersede(self, key: int, delivery: DeliveryId, lane: Lane) -> list[DeliveryId]:
+        superseded = []
+        for old, was in self._connection.execute(_SQL.older_snapshots, (key, lane.id, delivery)).fetchall():
+            self._connection.execute(_SQL.supersede, (self._millis, f"by delivery {delivery}", old))
+            dead_letters.close(self._connection, old, "superseded", now=self._millis)
+            self._move(lane.id, DeliveryState(was), DeliveryState.SUPERSEDED)
+            superseded.append(DeliveryId(old))
+        return superseded
+
+    def _advance(self, key: int, lane: LaneId) -> None:
+        """Point the key at its next head, or remove it when nothing is left."""
+        if self._mode(lane) is OrderMode.ANY:
+            row = self._connection.execute(_SQL.next_in_any_order, (key, self._millis, self._millis)).fetchone()
+            row = row or self._connection.execute(_SQL.next_in_order, (key,)).fetchone()
+        else:
+            row = self._connection.execute(_SQL.next_in_order, (key,)).fetchone()
+        if row is None:
+            self._connection.execute(_SQL.remove_key, (key,))
+            return
+        head, head_lane, _, due_at = row
+        state = "blocked" if due_at is None else "due"
+        self._connection.execute(_SQL.advance_key, (head_lane, head, state, due_at or 0, key))
+
+    def _mode(self, lane: LaneId) -> OrderMode:
+        if not self._modes:
+            self._modes = {known.id: known.order_mode for known in list_lanes(self._connection)}
+        return self._modes[lane]
+
+    def _last_delivery(self) -> int:
+        row = self._connection.execute(_SQL.last_delivery).fetchone()
+        return int(row[0]) if row else 0
+
+    def _move(self, lane: LaneId, before: DeliveryState, after: DeliveryState) -> None:
+        self._moved[lane, before] -= 1
+        self._moved[lane, after] += 1
+
+    def _count(self) -> None:
+        for lane in {lane for lane, _ in self._moved}:
+            self._connection.execute(_SQL.count, (*(self._moved[lane, state] for state in _COUNTED), lane))
+
+
+def letter_of(lane: Lane, event: Event, delivery: DeliveryId, payload: bytes, error: RejectedError) -> Letter:
+    """The dead letter of a delivery that its target, or its mapping, refused."""
+    site, _, system = lane.target.partition("/")
+    return Letter(
+        delivery=delivery,
+        site=site,
+        system=system,
+        flow=lane.flow,
+        subject=event.subject,
+        place=event.place or event.subject,
+        field=error.place,
+        rule=error.rule or error.message,
+        code=error.code,
+        shown=error.shown,
+        message=error.message,
+        hint=error.hint,
+        raw=payload,
+    )
+
+
+def _millis(moment: datetime | None) -> int | None:
+    return None if moment is None else to_millis(moment)

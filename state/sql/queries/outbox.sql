@@ -1,0 +1,129 @@
+-- :name add_target
+INSERT INTO targets (name) VALUES (?) ON CONFLICT (name) DO NOTHING;
+
+-- :name add_lane
+INSERT INTO lanes (flow, target_id, tier, order_mode, order_domain, shadow_of)
+SELECT ?, t.id, ?, ?, ?, ? FROM targets t WHERE t.name = ?
+ON CONFLICT (flow, target_id) DO UPDATE
+   SET tier = excluded.tier, order_mode = excluded.order_mode, shadow_of = excluded.shadow_of;
+
+-- :name list_lanes
+SELECT l.id, l.flow, t.name, t.id, l.tier, l.order_mode, l.order_domain, l.shadow_of
+  FROM lanes l JOIN targets t ON t.id = l.target_id;
+
+-- :name last_delivery
+-- The last number given; AUTOINCREMENT keeps it even when the row is gone.
+SELECT seq FROM sqlite_sequence WHERE name = 'deliveries';
+
+-- :name find_key
+SELECT id, state FROM key_queues WHERE target_id = ? AND order_domain = ? AND partition_key = ?;
+
+-- :name add_key
+INSERT INTO key_queues (target_id, order_domain, partition_key, lane_id, head, state, due_at)
+VALUES (?, ?, ?, ?, ?, 'due', ?)
+RETURNING id;
+
+-- :name add_delivery
+INSERT INTO deliveries (id, event_seq, lane_id, key_id, is_snapshot, due_at) VALUES (?, ?, ?, ?, ?, ?);
+
+-- :name older_snapshots
+-- Those of the scope that are known not to be at the target; one in flight or in doubt is settled first.
+SELECT id, state
+  FROM deliveries
+ WHERE key_id = ? AND lane_id = ? AND id < ? AND settled_at IS NULL AND is_snapshot = 1 AND first_sent_at IS NULL
+   AND state IN ('pending', 'parked');
+
+-- :name supersede
+UPDATE deliveries SET state = 'superseded', settled_at = ?, due_at = NULL, detail = ? WHERE id = ?;
+
+-- :name next_fence
+UPDATE counters SET value = value + 1 WHERE name = 'fence' RETURNING value;
+
+-- :name is_due
+-- Whether a lane has a key to work on, at this moment.
+SELECT EXISTS (SELECT 1 FROM key_queues WHERE lane_id = ? AND state = 'due' AND due_at <= ?);
+
+-- :name next_due
+-- When the next key of a lane becomes due.
+SELECT min(due_at) FROM key_queues WHERE lane_id = ? AND state = 'due';
+
+-- :name due_heads
+SELECT q.id, d.id, d.event_seq, d.state, d.version, d.attempts, d.failures, d.payload, d.first_sent_at, d.last_sent_at,
+       d.last_denied_at
+  FROM key_queues q JOIN deliveries d ON d.id = q.head
+ WHERE q.lane_id = ? AND q.state = 'due' AND q.due_at <= ?
+ ORDER BY q.due_at, q.head
+ LIMIT ?;
+
+-- :name claim
+UPDATE deliveries
+   SET state = 'inflight', fence = ?, due_at = NULL, attempts = attempts + 1, idempotency_key = ?, payload = ?,
+       first_sent_at = ?
+ WHERE id = ?;
+
+-- :name claim_key
+UPDATE key_queues SET state = 'inflight' WHERE id = ?;
+
+-- :name inflight
+-- The row in a worker's hands, if the lease still holds.
+SELECT key_id, lane_id FROM deliveries WHERE id = ? AND fence = ? AND state = 'inflight';
+
+-- :name settle
+UPDATE deliveries
+   SET state = ?, fence = NULL, settled_at = ?, outcome = ?, reference = ?, detail = ?, is_alike = ?
+ WHERE id = ?;
+
+-- :name release
+UPDATE deliveries
+   SET state = ?, fence = NULL, due_at = ?, failures = failures + ?, last_sent_at = ?, last_denied_at = ?, first_sent_at = ?,
+       outcome = ?, reference = ?, detail = ?
+ WHERE id = ?;
+
+-- :name set_due
+UPDATE deliveries SET due_at = ? WHERE id = ?;
+
+-- :name park_pending
+UPDATE deliveries SET state = 'parked', due_at = NULL, outcome = 'rejected', detail = ? WHERE id = ?;
+
+-- :name next_in_order
+SELECT id, lane_id, state, due_at FROM deliveries WHERE key_id = ? AND settled_at IS NULL ORDER BY id LIMIT 1;
+
+-- :name next_in_any_order
+-- The first that is due, or the one that will be soonest; what is parked or waits for a person stands aside.
+SELECT id, lane_id, state, due_at
+  FROM deliveries
+ WHERE key_id = ? AND settled_at IS NULL AND due_at IS NOT NULL
+ ORDER BY due_at > ?, CASE WHEN due_at > ? THEN due_at ELSE id END
+ LIMIT 1;
+
+-- :name advance_key
+UPDATE key_queues SET lane_id = ?, head = ?, state = ?, due_at = ? WHERE id = ?;
+
+-- :name remove_key
+DELETE FROM key_queues WHERE id = ?;
+
+-- :name count
+UPDATE lanes
+   SET pending = pending + ?, inflight = inflight + ?, in_doubt = in_doubt + ?, delayed = delayed + ?, parked = parked + ?,
+       delivered = delivered + ?, superseded = superseded + ?, discarded = discarded + ?
+ WHERE id = ?;
+
+-- :name count_compared
+UPDATE lanes SET alike = alike + ?, different = different + ? WHERE id = ?;
+
+-- :name abandoned
+-- In flight under a lease that nobody holds any more.
+SELECT id, key_id, lane_id, first_sent_at FROM deliveries WHERE state = 'inflight' AND fence <= ?;
+
+-- :name add_attempt
+INSERT INTO attempts (delivery_id, number, verdict, ended_at, result, code, detail, document) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+
+-- :name shadowed
+-- What the shadowed target's delivery of the same event sent and heard.
+SELECT d.payload, d.outcome
+  FROM deliveries d JOIN lanes l ON l.id = d.lane_id JOIN targets t ON t.id = l.target_id
+ WHERE d.event_seq = ? AND l.flow = ? AND t.name = ?;
+
+-- :name nearer_due
+-- A wall clock that went back leaves dues in a far future; nothing waits longer than the longest pause.
+UPDATE key_queues SET due_at = ?1 WHERE state = 'due' AND due_at > ?2;
