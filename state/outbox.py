@@ -38,6 +38,7 @@ from state.model.ids import DeliveryId, Fence, LaneId, Seq, idempotency_key
 from state.queries import load
 
 _SQL = load("outbox")
+_ENDED_IN_FLIGHT: Final = "the agent ended while the call was under way"
 _COUNTED: Final = (
     DeliveryState.PENDING,
     DeliveryState.INFLIGHT,
@@ -81,7 +82,6 @@ class Settlement:
     kind: OutcomeKind
     reference: str = ""
     detail: str = ""
-    is_alike: bool | None = None  # of a shadow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,38 +254,25 @@ class Outbox:
         letter = letter_of(lane, claim.event, claim.delivery, claim.payload, error)
         dead_letters.add(self._connection, [letter], now=self._millis)
 
-    def recover(self, *, up_to: Fence) -> list[DeliveryId]:
+    def recover(self, is_held: Callable[[Fence], bool]) -> list[DeliveryId]:
         """What is in flight under a lease that nobody holds becomes in doubt: its call may have left at any moment until now."""
-        abandoned = self._connection.execute(_SQL.abandoned, (up_to,)).fetchall()
-        for delivery, key, lane, first_sent_at in abandoned:
-            self._connection.execute(
-                _SQL.release,
-                (
-                    *(
-                        DeliveryState.IN_DOUBT,
-                        self._millis,
-                        0,
-                        self._millis,
-                        None,
-                        first_sent_at,
-                        OutcomeKind.IN_DOUBT,
-                        "",
-                    ),
-                    *("the agent ended while the call was under way", delivery),
-                ),
-            )
-            self._move(lane, DeliveryState.INFLIGHT, DeliveryState.IN_DOUBT)
+        inflight = self._connection.execute(_SQL.list_inflight).fetchall()
+        abandoned = [row for row in inflight if not is_held(Fence(row[1]))]
+        for delivery, _, key, lane, first_sent_at, outcome in abandoned:
+            state = DeliveryState.DELAYED if outcome == OutcomeKind.DELAYED else DeliveryState.IN_DOUBT
+            row = (state, self._millis, self._millis, first_sent_at, state, _ENDED_IN_FLIGHT, delivery)
+            self._connection.execute(_SQL.doubt, row)
+            self._move(lane, DeliveryState.INFLIGHT, state)
             self._advance(key, lane)
         return [DeliveryId(row[0]) for row in abandoned]
 
-    def compare(self, claim: Claim, lane: Lane, outcome: OutcomeKind) -> bool | None:
-        """Whether a shadow sent and heard the same as the target that it shadows; None while that is unsettled."""
-        row = self._connection.execute(_SQL.shadowed, (claim.event.sequence, lane.flow, lane.shadow_of)).fetchone()
-        if row is None or row[1] is None:
-            return None
-        is_alike = bool(row == (claim.payload, outcome))
-        self._connection.execute(_SQL.count_compared, (int(is_alike), int(not is_alike), lane.id))
-        return is_alike
+    def compare(self, event: Event, lane: Lane) -> None:
+        """Compare the flow's shadows of `event` with what they shadow, once both have ended: payload and outcome."""
+        for shadow, shadow_lane, is_alike in self._connection.execute(
+            _SQL.comparable, (event.sequence, lane.flow)
+        ).fetchall():
+            self._connection.execute(_SQL.set_alike, (is_alike, shadow))
+            self._connection.execute(_SQL.count_compared, (is_alike, 1 - is_alike, shadow_lane))
 
     # What follows is one row each.
 
@@ -363,7 +350,6 @@ class Outbox:
                 settlement.kind,
                 settlement.reference,
                 settlement.detail,
-                settlement.is_alike,
                 claim.delivery,
             ),
         )

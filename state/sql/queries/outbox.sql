@@ -70,7 +70,7 @@ SELECT key_id, lane_id FROM deliveries WHERE id = ? AND fence = ? AND state = 'i
 
 -- :name settle
 UPDATE deliveries
-   SET state = ?, fence = NULL, settled_at = ?, outcome = ?, reference = ?, detail = ?, is_alike = ?
+   SET state = ?, fence = NULL, settled_at = ?, outcome = ?, reference = ?, detail = ?
  WHERE id = ?;
 
 -- :name release
@@ -111,18 +111,31 @@ UPDATE lanes
 -- :name count_compared
 UPDATE lanes SET alike = alike + ?, different = different + ? WHERE id = ?;
 
--- :name abandoned
--- In flight under a lease that nobody holds any more.
-SELECT id, key_id, lane_id, first_sent_at FROM deliveries WHERE state = 'inflight' AND fence <= ?;
+-- :name list_inflight
+SELECT id, fence, key_id, lane_id, first_sent_at, outcome FROM deliveries WHERE state = 'inflight';
+
+-- :name doubt
+UPDATE deliveries
+   SET state = ?, fence = NULL, due_at = ?, last_sent_at = ?, last_denied_at = NULL, first_sent_at = ?, outcome = ?,
+       detail = ?
+ WHERE id = ?;
 
 -- :name add_attempt
 INSERT INTO attempts (delivery_id, number, verdict, ended_at, result, code, detail, document) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
 
--- :name shadowed
--- What the shadowed target's delivery of the same event sent and heard.
-SELECT d.payload, d.outcome
-  FROM deliveries d JOIN lanes l ON l.id = d.lane_id JOIN targets t ON t.id = l.target_id
- WHERE d.event_seq = ? AND l.flow = ? AND t.name = ?;
+-- :name comparable
+-- Shadow deliveries of an event that have ended, beside what they shadow, which has ended too.
+SELECT s.id, s.lane_id, s.payload IS p.payload AND s.outcome IS p.outcome
+  FROM deliveries s
+  JOIN lanes sl ON sl.id = s.lane_id AND sl.shadow_of IS NOT NULL
+  JOIN targets pt ON pt.name = sl.shadow_of
+  JOIN lanes pl ON pl.flow = sl.flow AND pl.target_id = pt.id
+  JOIN deliveries p ON p.event_seq = s.event_seq AND p.lane_id = pl.id
+ WHERE s.event_seq = ? AND sl.flow = ? AND s.is_alike IS NULL AND s.settled_at IS NOT NULL
+   AND (p.settled_at IS NOT NULL OR p.state = 'parked');
+
+-- :name set_alike
+UPDATE deliveries SET is_alike = ? WHERE id = ?;
 
 -- :name nearer_due
 -- A wall clock that went back leaves dues in a far future; nothing waits longer than the longest pause.

@@ -1,0 +1,58 @@
+"""A circuit breaker for one target: an outage is waited out, tried by one call at a time, and parks nothing. Pure."""
+
+from __future__ import annotations
+
+import random
+from datetime import datetime, timedelta
+
+from state.model.retry import RetryPolicy, honoured
+
+
+class Breaker:
+    """Closed: calls go. Open: none goes before `retry_at`; then one tries, and its answer closes or reopens."""
+
+    def __init__(self, policy: RetryPolicy, dice: random.Random) -> None:
+        self._policy = policy
+        self._dice = dice
+        self._trying = False
+        self.failures = 0  # calls in a row that did not get through
+        self.retry_at: datetime | None = None
+        self.reason = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the target counts as down."""
+        return self.retry_at is not None
+
+    def lets_through(self, now: datetime) -> bool:
+        """Whether a call may go now. Of an open breaker that is one trial; the caller owes `succeed`, `fail` or `forgo`."""
+        if self.retry_at is None:
+            return True
+        if self._trying or now < self._due(now):
+            return False
+        self._trying = True
+        return True
+
+    def succeed(self) -> bool:
+        """A call got through. Answers whether that changed anything."""
+        was_open, self._trying = self.is_open, False
+        self.failures, self.retry_at, self.reason = 0, None, ""
+        return was_open
+
+    def fail(self, now: datetime, *, reason: str, retry_after: timedelta | None) -> datetime:
+        """A call did not get through. Answers when the next may try."""
+        self._trying = False
+        self.failures += 1
+        pause = max(self._policy.delay(self.failures, dice=self._dice), honoured(retry_after))
+        self.reason = reason
+        self.retry_at = max(now + pause, self.retry_at or now)
+        return self.retry_at
+
+    def forgo(self) -> None:
+        """The trial had nothing to send."""
+        self._trying = False
+
+    def _due(self, now: datetime) -> datetime:
+        """`retry_at`, never further than the longest pause: the wall clock may have gone back."""
+        longest = now + max(self._policy.longest, honoured(timedelta.max))
+        return min(self.retry_at or now, longest)

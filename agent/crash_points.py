@@ -1,0 +1,53 @@
+"""Named places at which a test ends the process with SIGKILL, as a power cut or the kernel's OOM killer would.
+
+`DISTCTL_CRASH_AT=relay.after_send:3` kills at the third passage of that point. Without the variable a point costs one call.
+The points of the store itself are `<unit>.before_commit` and `<unit>.after_commit` for every unit name listed here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
+
+CrashPoint: TypeAlias = Callable[[str], None]
+
+VARIABLE: Final = "DISTCTL_CRASH_AT"
+
+UNITS: Final = ("intake.take_in", "relay.turn", "reaper.recover", "runtime.adopt_estate", "runtime.start")
+"""The names under which the agent writes."""
+
+POINTS: Final = (
+    "store.before_begin",
+    "store.before_commit",
+    "store.after_commit",
+    *(f"{unit}.{moment}_commit" for unit in UNITS for moment in ("before", "after")),
+    "intake.before_settle",
+    "intake.after_settle",
+    "relay.before_send",
+    "relay.after_send",
+)
+"""Every named crash point."""
+
+
+def ignore(_: str) -> None:
+    """The crash point of a process that is not under test."""
+
+
+def from_environment(environment: Mapping[str, str]) -> CrashPoint:
+    """The crash points that `DISTCTL_CRASH_AT` asks for; `ignore` where it is not set."""
+    wish = environment.get(VARIABLE)
+    if not wish:
+        return ignore
+    point, _, passage = wish.partition(":")
+    remaining = int(passage or "1")
+
+    def crash(passed: str) -> None:
+        nonlocal remaining
+        if passed == point:
+            remaining -= 1
+            if remaining == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return crash

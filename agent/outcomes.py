@@ -1,0 +1,59 @@
+"""Outcomes as events: what a target said about a delivery, written in the transaction that settles it.
+
+An outcome is a document about the same business key as the event that it answers; its id is (delivery, revision), the highest
+revision wins, and it is never answered itself.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+import orjson
+
+from state.inbox import event_type
+from state.model.delivery import Claim, DeliveryState
+from state.model.event import Event, Op
+from state.model.ids import outcome_id
+from state.outbox import Lane
+
+CONTRACT: Final = "delivery-outcome/1"
+
+
+def outcome_event(
+    claim: Claim, lane: Lane, *, state: DeliveryState, kind: str, reference: str, detail: str, now: datetime
+) -> Event:
+    """The event that says how the delivery of `claim` to `lane` stands."""
+    site, _, system = lane.target.partition("/")
+    cause = claim.event
+    return Event(
+        id=outcome_id(delivery_event=cause.id, target=lane.target, revision=claim.attempt),
+        source=f"/{site}/{system}",
+        type=event_type(CONTRACT, Op.ACK),
+        subject=cause.subject,
+        time=now,
+        contract=CONTRACT,
+        data=orjson.dumps(
+            {
+                "flow": lane.flow,
+                "target": lane.target,
+                "state": state,
+                "outcome": kind,
+                "reference": reference,
+                "detail": detail,
+                "revision": claim.attempt,
+            }
+        ),
+        partitionkey=cause.partitionkey,
+        sequence=0,
+        recordedtime=now,
+        correlationid=cause.correlationid,
+        causationid=cause.id,
+        traceparent=cause.traceparent,
+        site=site,
+        system=system,
+        flow=lane.flow,
+        op=Op.ACK,
+        environment=cause.environment,
+        estate=cause.estate,
+    )

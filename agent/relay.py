@@ -1,0 +1,399 @@
+"""The relay works the outbox of one target: claim a lane, then keys, send, settle.
+
+Each target has its own `TargetRelay` with as many slots as the target takes calls at once, so that a dead target never stops
+another. A slot takes turns: one unit of work settles what the last call heard and claims the next heads under a new lease;
+then the call is made, outside any transaction, under a total deadline. Lanes share the slots by tier.
+
+Order: a key has at most one delivery in flight, which the store enforces; slots work different keys in parallel. A crash
+between claim and settling leaves deliveries in flight; the next start finds them in doubt. A worker whose lease expired (the
+process was stopped) does not send, and what it settles is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import sqlite3
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final, Protocol
+
+from agent.answers import Answer, Circumstances, weigh
+from agent.breaker import Breaker
+from agent.crash_points import CrashPoint
+from agent.leases import Leases
+from agent.outcomes import outcome_event
+from agent.scheduler import FairShares
+from agent.supervisor import sleep_unless
+from connectors.base import Parcel, Sink
+from state import inbox, targets
+from state.database import Database
+from state.inbox import Arrival
+from state.model.clock import Clock
+from state.model.delivery import Claim, DeliveryState, OutcomeKind, TargetMemory, Verdict
+from state.model.errors import (
+    DistctlError,
+    FencedError,
+    InDoubtError,
+    InvariantError,
+    NotConnectedError,
+    RejectedError,
+    StoreError,
+    TransientError,
+)
+from state.model.estate import LimitSpec
+from state.model.event import Event
+from state.model.ids import Fence
+from state.model.retry import RetryPolicy
+from state.outbox import Lane, Outbox, Release, Settlement, is_due, next_due, next_fence
+
+_log = logging.getLogger("distctl.relay")
+_SHORTEST_IDLE: Final = 0.02
+_LONGEST_IDLE: Final = 30.0
+_STORE_PAUSE: Final = 1.0
+_STUMBLES: Final = 5
+"""Calls in a row that got no clear answer count as an outage."""
+_GRACE: Final = timedelta(seconds=5)
+"""What a lease lasts beyond the call's own deadline."""
+
+
+_TROUBLES: Final = (NotConnectedError, TransientError, InDoubtError)
+
+
+class Rendering(Protocol):
+    """How a lane's payloads are made and tried again."""
+
+    def render(self, connection: sqlite3.Connection, lane: Lane, event: Event) -> bytes:
+        """The payload of `event` for `lane`, by the estate that the event carries. Raises `RejectedError`."""
+        ...
+
+    def policy(self, lane: Lane) -> RetryPolicy:
+        """How deliveries of the lane are tried again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetTerms:
+    """What is agreed with one target."""
+
+    name: str  # site/system
+    limits: LimitSpec
+    memory: TargetMemory
+    weights: Mapping[int, int]
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What a slot holds between two units of work."""
+
+    lane: Lane | None = None
+    fence: Fence | None = None
+    claims: Sequence[Claim] = ()
+    answers: Sequence[Answer] = ()
+    next_due: datetime | None = None
+    settled: int = 0
+    parked: list[tuple[Claim, RejectedError]] = field(default_factory=list)
+
+
+class TargetRelay:
+    """The outbox of one target."""
+
+    def __init__(
+        self,
+        terms: TargetTerms,
+        *,
+        database: Database,
+        sinks: Callable[[Lane], Sink],
+        lanes: Sequence[Lane],
+        rendering: Rendering,
+        leases: Leases,
+        clock: Clock,
+        dice: random.Random,
+        crash: CrashPoint,
+        shadowed: Collection[str] = (),
+        on_turn: Callable[[str, int, int], None] = lambda target, settled, parked: None,
+    ) -> None:
+        self._terms = terms
+        self._database = database
+        self._sinks = sinks
+        self._lanes = list(lanes)
+        self._rendering = rendering
+        self._leases = leases
+        self._clock = clock
+        self._dice = dice
+        self._crash = crash
+        self._shadowed = frozenset(shadowed)  # flows with a target that is compared
+        self._on_turn = on_turn
+        self._shares = FairShares(terms.weights)
+        self._breaker = Breaker(RetryPolicy(longest=timedelta(minutes=1)), dice)
+        self._stumbles = 0
+        self._successes = 0
+        self._success_marks: dict[int, int] = {}  # by delivery: how many successes there were when it last failed
+        self._wakeups = [asyncio.Event() for _ in range(terms.limits.in_flight)]
+
+    @property
+    def breaker(self) -> Breaker:
+        """The target's circuit breaker."""
+        return self._breaker
+
+    def wake(self) -> None:
+        """There may be new work."""
+        for event in self._wakeups:
+            event.set()
+
+    async def run(self, slot: int, stopping: asyncio.Event) -> None:
+        """Work as slot number `slot` until the agent stops; what is under way is finished and settled first."""
+        turn = _Turn()
+        wakeup = self._wakeups[slot]
+        try:
+            while True:
+                wakeup.clear()
+                turn = await self._next(turn, claiming=not stopping.is_set())
+                if turn.claims:
+                    await self._call(turn)
+                elif stopping.is_set():
+                    return
+                else:
+                    await self._idle(turn, wakeup, stopping)
+        finally:
+            if turn.fence is not None:
+                self._leases.end(turn.fence)
+
+    async def _next(self, last: _Turn, *, claiming: bool) -> _Turn:
+        """Settle the last turn and claim the next, in one unit of work."""
+        trial = claiming and self._breaker.is_open
+        may_claim = claiming and self._breaker.lets_through(self._clock.now())
+        if not may_claim and not last.claims:
+            return _Turn(next_due=self._breaker.retry_at)
+        turn = await self._write(last, self._shares.order(self._lanes) if may_claim else (), 1 if trial else None)
+        if last.fence is not None:
+            self._leases.end(last.fence)
+        if turn.lane is not None:
+            self._shares.charge(turn.lane, len(turn.claims))
+        elif trial and may_claim:
+            self._breaker.forgo()
+        if last.claims:
+            self._report(turn)
+        return turn
+
+    async def _write(self, last: _Turn, order: Sequence[Lane], most: int | None) -> _Turn:
+        """Results are never lost to a store that is full or locked for a while: they are written when it can take them."""
+        unit = partial(self._take_turn, last, order, most)
+        while True:
+            try:
+                return await self._database.write(unit, name="relay.turn")
+            except StoreError as error:
+                _log.warning("%s: the store cannot take results now: %s", self._terms.name, error)
+                await self._clock.sleep(_STORE_PAUSE)
+
+    def _take_turn(self, last: _Turn, order: Sequence[Lane], most: int | None, connection: sqlite3.Connection) -> _Turn:
+        now = self._clock.now()
+        turn = _Turn(next_due=None)
+        with Outbox(connection, now=now) as outbox:
+            if last.lane is not None and last.claims:
+                self._settle(connection, outbox, last, last.lane, turn, now)
+            for lane in order:
+                if not turn.claims and is_due(connection, lane.id, now=now):
+                    self._claim(connection, outbox, lane, turn, most or self._terms.limits.batch)
+        if not turn.claims:
+            dues = [due for lane in order if (due := next_due(connection, lane.id)) is not None]
+            turn.next_due = min(dues, default=None)
+        return turn
+
+    def _claim(self, connection: sqlite3.Connection, outbox: Outbox, lane: Lane, turn: _Turn, limit: int) -> None:
+        fence = next_fence(connection)
+        claims = outbox.claim(
+            lane,
+            fence=fence,
+            limit=limit,
+            memory=self._terms.memory,
+            call_deadline=self._terms.limits.deadline,
+            render=partial(self._rendering.render, connection, lane),
+        )
+        if claims:
+            self._leases.grant(fence, (self._terms.limits.deadline + _GRACE).total_seconds())
+            turn.lane, turn.fence, turn.claims = lane, fence, claims
+
+    # The call.
+
+    async def _call(self, turn: _Turn) -> None:
+        """Send or ask, and keep the answers in the turn. Never raises but when cancelled."""
+        lane = turn.lane
+        if lane is None or turn.fence is None:
+            raise InvariantError("a turn with claims has a lane and a fence")
+        if not self._leases.holds(turn.fence):
+            turn.answers = [FencedError("the lease expired before the call") for _ in turn.claims]
+            return
+        sink = self._sinks(lane)
+        probes = [claim for claim in turn.claims if claim.verdict is Verdict.PROBE]
+        sends = [claim for claim in turn.claims if claim.verdict is not Verdict.PROBE]
+        self._crash("relay.before_send")
+        answers: dict[int, Answer] = {}
+        if sends:
+            heard = await self._deliver(sink, sends)
+            answers.update((claim.delivery, answer) for claim, answer in zip(sends, heard, strict=True))
+        for claim in probes:
+            answers[claim.delivery] = await self._probe(sink, claim)
+        self._crash("relay.after_send")
+        turn.answers = [answers[claim.delivery] for claim in turn.claims]
+        self._learn(turn.answers)
+
+    async def _deliver(self, sink: Sink, claims: Sequence[Claim]) -> Sequence[Answer]:
+        try:
+            async with asyncio.timeout(self._terms.limits.deadline.total_seconds()):
+                answers = await sink.deliver([_parcel(claim) for claim in claims])
+        except TimeoutError:
+            limit = self._terms.limits.deadline.total_seconds()
+            return [InDoubtError(f"no answer within {limit:g} s", code="deadline") for _ in claims]
+        except DistctlError as error:
+            return [error for _ in claims]
+        except Exception:  # noqa: BLE001 - a connector's own fault must not lose what may have been sent
+            _log.exception("the connector of %s failed by its own fault", self._terms.name)
+            return [
+                InDoubtError("the connector failed in the middle of the call", code="connector-fault") for _ in claims
+            ]
+        if len(answers) != len(claims):
+            return [
+                InDoubtError("the connector did not answer for each parcel", code="connector-fault") for _ in claims
+            ]
+        return answers
+
+    async def _probe(self, sink: Sink, claim: Claim) -> Answer:
+        try:
+            async with asyncio.timeout(self._terms.limits.deadline.total_seconds()):
+                return await sink.probe(_parcel(claim))
+        except TimeoutError:
+            return TransientError("the target did not answer when asked for our key", code="deadline")
+        except DistctlError as error:
+            return error
+        except Exception:  # noqa: BLE001 - as above; asking again is harmless
+            _log.exception("the connector of %s failed by its own fault when asked", self._terms.name)
+            return TransientError("the connector failed when asking", code="connector-fault")
+
+    def _learn(self, answers: Sequence[Answer]) -> None:
+        """Open or close the breaker by what this call heard: one clear answer shows that the target works."""
+        troubles = [answer for answer in answers if isinstance(answer, _TROUBLES)]
+        if len(troubles) < len(answers):
+            self._stumbles = 0
+            if self._breaker.succeed():
+                self.wake()
+            return
+        self._stumbles += 1
+        error = troubles[0]
+        if isinstance(error, NotConnectedError) or self._stumbles >= _STUMBLES or self._breaker.is_open:
+            wish = error.retry_after if isinstance(error, NotConnectedError) else None
+            self._breaker.fail(self._clock.now(), reason=error.message, retry_after=wish)
+
+    # The settling.
+
+    def _settle(
+        self, connection: sqlite3.Connection, outbox: Outbox, last: _Turn, lane: Lane, turn: _Turn, now: datetime
+    ) -> None:
+        arrivals: list[Arrival] = []
+        for claim, answer in zip(last.claims, last.answers, strict=True):
+            try:
+                event = self._apply(outbox, claim, lane, answer, turn, now)
+            except FencedError as error:
+                _log.warning("a late result is dropped: %s", error)
+                continue
+            if event is not None:
+                arrivals.append(Arrival(event))
+            if lane.flow in self._shadowed:
+                outbox.compare(claim.event, lane)
+        inbox.admit(connection, arrivals)
+        targets.note(
+            connection,
+            self._terms.name,
+            retry_at=self._breaker.retry_at,
+            reason=self._breaker.reason,
+            failures=self._breaker.failures,
+            succeeded_at=now if turn.settled else None,
+        )
+
+    def _apply(
+        self, outbox: Outbox, claim: Claim, lane: Lane, answer: Answer, turn: _Turn, now: datetime
+    ) -> Event | None:
+        """Write the consequence of one answer; returns the outcome to record, if there is one."""
+        if isinstance(answer, FencedError):
+            raise answer
+        consequence = weigh(claim, answer, self._circumstances(claim, lane, now))
+        match consequence:
+            case Settlement():
+                turn.settled += 1
+                self._success_marks.pop(claim.delivery, None)
+                outbox.settle(claim, consequence)
+                return outcome_event(
+                    claim,
+                    lane,
+                    state=DeliveryState.DELIVERED,
+                    kind=consequence.kind,
+                    reference=consequence.reference,
+                    detail=consequence.detail,
+                    now=now,
+                )
+            case Release():
+                if isinstance(answer, TransientError):
+                    self._success_marks[claim.delivery] = self._successes
+                if lane.shadow_of and consequence.due_at is None:
+                    outbox.discard(claim, Settlement(kind=OutcomeKind.REJECTED, detail=consequence.detail))
+                else:
+                    outbox.release(claim, consequence)
+                return None
+            case RejectedError():
+                self._success_marks.pop(claim.delivery, None)
+                if lane.shadow_of:
+                    outbox.discard(claim, Settlement(kind=OutcomeKind.REJECTED, detail=consequence.message))
+                    return None
+                turn.parked.append((claim, consequence))
+                outbox.park(claim, consequence, lane=lane)
+                return outcome_event(
+                    claim,
+                    lane,
+                    state=DeliveryState.PARKED,
+                    kind=OutcomeKind.REJECTED,
+                    reference="",
+                    detail=consequence.message,
+                    now=now,
+                )
+
+    def _circumstances(self, claim: Claim, lane: Lane, now: datetime) -> Circumstances:
+        return Circumstances(
+            now=now,
+            memory=self._terms.memory,
+            policy=self._rendering.policy(lane),
+            call_deadline=self._terms.limits.deadline,
+            is_target_alive=self._successes > self._success_marks.get(claim.delivery, self._successes - 1),
+            dice=self._dice,
+        )
+
+    def _report(self, turn: _Turn) -> None:
+        self._successes += turn.settled
+        self._on_turn(self._terms.name, turn.settled, len(turn.parked))
+        for claim, error in turn.parked:
+            _log.warning(
+                "parked %s for %s: %s",
+                claim.event.subject,
+                self._terms.name,
+                error,
+                extra={"delivery": claim.delivery, "code": error.code, "target": self._terms.name},
+            )
+
+    async def _idle(self, turn: _Turn, wakeup: asyncio.Event, stopping: asyncio.Event) -> None:
+        seconds = _LONGEST_IDLE
+        if turn.next_due is not None:
+            seconds = min(max((turn.next_due - self._clock.now()).total_seconds(), _SHORTEST_IDLE), _LONGEST_IDLE)
+        await sleep_unless(wakeup, seconds, clock=self._clock)
+
+
+def _parcel(claim: Claim) -> Parcel:
+    return Parcel(
+        idempotency_key=claim.idempotency_key,
+        subject=claim.event.subject,
+        partition_key=claim.event.partitionkey,
+        contract=claim.event.contract,
+        payload=claim.payload,
+        is_resend=claim.may_have_landed,
+    )

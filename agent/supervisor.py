@@ -1,0 +1,57 @@
+"""Keeps the agent's forever-tasks running: one that fails is logged and started again, later each time.
+
+Each guarded task is independent: its failure never ends another. Two things end the agent: a stop that was asked for, and a
+store that nobody can vouch for (`StoreInDoubtError`), since what comes after would build on sand. Cancellation passes through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from state.model.clock import Clock
+from state.model.errors import DistctlError, StoreInDoubtError
+
+_log = logging.getLogger("distctl.supervisor")
+_FIRST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 30.0
+_HEALTHY_AFTER: Final = 60.0
+
+Forever = Callable[[], Awaitable[None]]
+
+
+async def guard(name: str, run: Forever, *, clock: Clock, stopping: asyncio.Event) -> None:
+    """Run `run` until it returns or the agent stops; start it again when it fails."""
+    pause = _FIRST_PAUSE
+    while not stopping.is_set():
+        started = clock.monotonic()
+        try:
+            await run()
+        except StoreInDoubtError:
+            raise
+        except DistctlError as error:
+            _log.error("%s failed: %s", name, error, extra={"task": name, "code": error.code})
+        except Exception:  # noqa: BLE001 - the last line of defence: whatever it is, the task starts again
+            _log.exception("%s failed by our own fault and starts again", name, extra={"task": name})
+        else:
+            return
+        if clock.monotonic() - started > _HEALTHY_AFTER:
+            pause = _FIRST_PAUSE
+        await sleep_unless(stopping, pause, clock=clock)
+        pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+async def sleep_unless(event: asyncio.Event, seconds: float, *, clock: Clock) -> bool:
+    """Sleep, or return early when `event` is set. Answers whether it is."""
+    if event.is_set():
+        return True
+    waiting = asyncio.ensure_future(event.wait())
+    sleeping = asyncio.ensure_future(clock.sleep(seconds))
+    try:
+        await asyncio.wait({waiting, sleeping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+        sleeping.cancel()
+    return event.is_set()
