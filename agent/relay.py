@@ -114,7 +114,7 @@ class TargetRelay:
         dice: random.Random,
         crash: CrashPoint,
         shadowed: Collection[str] = (),
-        on_turn: Callable[[str, int, int], None] = lambda target, settled, parked: None,
+        on_turn: Callable[[str, int, int], None],
     ) -> None:
         self._terms = terms
         self._database = database
@@ -145,7 +145,7 @@ class TargetRelay:
             event.set()
 
     async def run(self, slot: int, stopping: asyncio.Event) -> None:
-        """Work as slot number `slot` until the agent stops; what is under way is finished and settled first."""
+        """Work as slot number `slot` until `stopping` is set and `wake` was called; what is under way is settled first."""
         turn = _Turn()
         wakeup = self._wakeups[slot]
         try:
@@ -157,7 +157,7 @@ class TargetRelay:
                 elif stopping.is_set():
                     return
                 else:
-                    await self._idle(turn, wakeup, stopping)
+                    await self._idle(turn, wakeup)
         finally:
             if turn.fence is not None:
                 self._leases.end(turn.fence)
@@ -381,7 +381,7 @@ class TargetRelay:
                 extra={"delivery": claim.delivery, "code": error.code, "target": self._terms.name},
             )
 
-    async def _idle(self, turn: _Turn, wakeup: asyncio.Event, stopping: asyncio.Event) -> None:
+    async def _idle(self, turn: _Turn, wakeup: asyncio.Event) -> None:
         seconds = _LONGEST_IDLE
         if turn.next_due is not None:
             seconds = min(max((turn.next_due - self._clock.now()).total_seconds(), _SHORTEST_IDLE), _LONGEST_IDLE)

@@ -47,7 +47,7 @@ CREATE TABLE events (
   traceparent    TEXT    NOT NULL DEFAULT '',
   raw_id         INTEGER REFERENCES raw_documents (id),
   place          TEXT    NOT NULL DEFAULT '',
-  extensions     TEXT             CHECK (extensions IS NULL OR json_valid(extensions)),
+  extensions     TEXT,
   data           BLOB    NOT NULL
 ) STRICT;
 
@@ -225,10 +225,10 @@ CREATE TABLE audit (
   action        TEXT    NOT NULL CHECK (action <> ''),             -- an imperative: `replay`, `discard`, `hold`
   target        TEXT    NOT NULL,                                  -- what was touched: `delivery 17`, `lane po-to-erp/erp`
   reason        TEXT    NOT NULL,
-  before_json   TEXT             CHECK (before_json IS NULL OR json_valid(before_json)),
-  after_json    TEXT             CHECK (after_json IS NULL OR json_valid(after_json)),
+  before_json   TEXT,
+  after_json    TEXT,
   request_id    TEXT    NOT NULL,                                  -- ties the entry to the call that asked for it; '' for the agent's own
-  details_json  TEXT    NOT NULL CHECK (json_valid(details_json)),
+  details_json  TEXT    NOT NULL,
   previous_hash BLOB    NOT NULL CHECK (length(previous_hash) = 32),
   hash          BLOB    NOT NULL CHECK (length(hash) = 32)
 ) STRICT;
