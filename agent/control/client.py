@@ -1,0 +1,225 @@
+"""The client of the control API: one method a question, over the agent's Unix socket.
+
+It speaks HTTP with the standard library: httpx alone takes longer to import than a whole `distctl status` may take
+(docs/performance.md, P11). One connection a call, so a client may be shared by threads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Final, TypeVar
+from urllib.parse import quote, urlencode
+
+from pydantic import BaseModel, ValidationError
+
+from agent.control.endpoint import connect
+from agent.control.schema import (
+    AuditRow,
+    AuditVerdict,
+    Caller,
+    DeadLetterDetail,
+    DeadLetterRow,
+    EventDetail,
+    EventRow,
+    FlowRow,
+    Health,
+    InDoubtDetail,
+    InDoubtRow,
+    LaneRow,
+    Page,
+    Problem,
+    Reloaded,
+    Status,
+    TraceView,
+)
+from state.model.errors import (
+    ConfigError,
+    ConflictError,
+    DeniedError,
+    DistctlError,
+    InDoubtError,
+    NotConnectedError,
+    NotFoundError,
+    StoreError,
+)
+
+Model = TypeVar("Model", bound=BaseModel)
+Row = TypeVar("Row", bound=BaseModel)
+
+_DEADLINE_SECONDS: Final = 10.0
+_LARGEST_PAGE: Final = 1000
+_LARGEST_ANSWER: Final = 64 * 1024 * 1024
+_ERROR_OF_EXIT_CODE: Final[dict[int, type[DistctlError]]] = {
+    2: ConfigError,
+    3: NotFoundError,
+    4: DeniedError,
+    6: ConflictError,
+    7: StoreError,
+    10: InDoubtError,
+}
+
+
+class ControlClient:
+    """Asks the agent behind the socket at `path`.
+
+    Every method raises `NotConnectedError` where no agent answers, and otherwise what the agent raised: `NotFoundError`,
+    `DeniedError`, `ConflictError`, `StoreError`, `ConfigError`.
+    """
+
+    def __init__(self, path: Path, *, timeout: float = _DEADLINE_SECONDS) -> None:
+        self.path = path
+        self._timeout = timeout
+
+    def status(self) -> Status:
+        """The agent in one answer."""
+        return self._get(Status, "/v1/status")
+
+    def flows(self) -> Page[FlowRow]:
+        """Every flow."""
+        return self._get(Page[FlowRow], "/v1/flows")
+
+    def lanes(self) -> Page[LaneRow]:
+        """Every lane."""
+        return self._get(Page[LaneRow], "/v1/lanes")
+
+    def events(
+        self, *, flow: str | None = None, key: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> Page[EventRow]:
+        """Events, newest first."""
+        return self._get(Page[EventRow], "/v1/events", flow=flow, key=key, limit=limit, cursor=cursor)
+
+    def event(self, event: str) -> EventDetail:
+        """One event by its id."""
+        return self._get(EventDetail, f"/v1/events/{quote(event, safe='')}")
+
+    def trace(self, key: str) -> TraceView:
+        """Everything known of a business key."""
+        return self._get(TraceView, "/v1/trace", key=key)
+
+    def dead_letters(
+        self,
+        *,
+        flow: str | None = None,
+        code: str | None = None,
+        closed: bool = False,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[DeadLetterRow]:
+        """Dead letters, newest first."""
+        path = "/v1/dead-letters"
+        return self._get(
+            Page[DeadLetterRow], path, flow=flow, code=code, closed=closed or None, limit=limit, cursor=cursor
+        )
+
+    def dead_letter(self, number: int) -> DeadLetterDetail:
+        """One dead letter with its raw bytes."""
+        return self._get(DeadLetterDetail, f"/v1/dead-letters/{number}")
+
+    def in_doubt(self, *, flow: str | None = None, limit: int = 100, cursor: str | None = None) -> Page[InDoubtRow]:
+        """Deliveries in doubt, newest first."""
+        return self._get(Page[InDoubtRow], "/v1/in-doubt", flow=flow, limit=limit, cursor=cursor)
+
+    def in_doubt_delivery(self, delivery: int) -> InDoubtDetail:
+        """One delivery in doubt with its evidence."""
+        return self._get(InDoubtDetail, f"/v1/in-doubt/{delivery}")
+
+    def audit(
+        self, *, actor: str | None = None, target: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> Page[AuditRow]:
+        """Audit entries, newest first."""
+        return self._get(Page[AuditRow], "/v1/audit", actor=actor, target=target, limit=limit, cursor=cursor)
+
+    def audit_verdict(self) -> AuditVerdict:
+        """Whether the audit's chain is whole."""
+        return self._get(AuditVerdict, "/v1/audit/verdict")
+
+    def health(self) -> Health:
+        """Whether the agent works; an answer of "no" is an answer."""
+        status, body = self._exchange("GET", "/health")
+        if status not in {200, 503}:
+            raise self._error(status, body)
+        return self._parse(Health, body)
+
+    def caller(self) -> Caller:
+        """Who the agent takes us for."""
+        return self._get(Caller, "/v1/caller")
+
+    def metrics(self) -> str:
+        """What Prometheus scrapes."""
+        return self._answer("GET", "/metrics").decode()
+
+    def reload(self) -> Reloaded:
+        """Have the agent read its estate folder again now."""
+        return self._parse(Reloaded, self._answer("POST", "/v1/estate/reload"))
+
+    def _get(self, model: type[Model], path: str, **query: str | int | None) -> Model:
+        given = {name: value for name, value in query.items() if value is not None}
+        return self._parse(model, self._answer("GET", f"{path}?{urlencode(given)}" if given else path))
+
+    def _answer(self, method: str, target: str) -> bytes:
+        status, body = self._exchange(method, target)
+        if status >= 400:
+            raise self._error(status, body)
+        return body
+
+    def _exchange(self, method: str, target: str) -> tuple[int, bytes]:
+        connection = HTTPConnection("distctl", timeout=self._timeout)
+        try:
+            connection.sock = connect(self.path, timeout=self._timeout)
+            connection.request(method, target, headers={"Connection": "close"})
+            response = connection.getresponse()
+            return response.status, response.read(_LARGEST_ANSWER)
+        except (OSError, HTTPException) as error:
+            raise _not_connected(self.path, error) from error
+        finally:
+            connection.close()
+
+    def _parse(self, model: type[Model], body: bytes) -> Model:
+        try:
+            return model.model_validate_json(body)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the answer"
+            raise DistctlError(
+                f"the agent's answer is not what this distctl understands: {place}: {first['msg']}",
+                hint="install the same version of distctl as the agent's: compare `distctl --version` with the agent's log",
+                code="version-mismatch",
+            ) from None
+
+    def _error(self, status: int, body: bytes) -> DistctlError:
+        try:
+            problem = Problem.model_validate(json.loads(body))
+        except ValueError:
+            hint = f"is {self.path} the socket of a distctl agent?"
+            return DistctlError(f"the agent answered {status} without saying why", hint=hint, code="bad-answer")
+        kind = _ERROR_OF_EXIT_CODE.get(problem.exit_code, DistctlError)
+        told = f"{problem.place}: {problem.detail}" if problem.place else problem.detail
+        return kind(told, hint=problem.hint, code=problem.code)
+
+
+def gather(fetch: Callable[[int, str | None], Page[Row]], *, limit: int) -> Iterator[Page[Row]]:
+    """Pages of `fetch(size, cursor)` until there are none or they hold `limit` rows."""
+    cursor: str | None = None
+    while limit > 0:
+        page = fetch(min(limit, _LARGEST_PAGE), cursor)
+        yield page
+        limit -= len(page.items)
+        cursor = page.next
+        if cursor is None:
+            return
+
+
+def _not_connected(path: Path, error: Exception) -> NotConnectedError:
+    if isinstance(error, PermissionError):
+        hint = "ask to be made a member of the folder's group, or use the agent's account"
+        return NotConnectedError(f"this account may not use the socket {path}", hint=hint, code="socket-denied")
+    if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+        hint = "Is the agent running? Start it with `distctl agent run`, or name its --data folder or --socket"
+        return NotConnectedError(f"no agent answers at {path}", hint=hint, code="no-agent")
+    reason = "it took too long" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+    return NotConnectedError(
+        f"the agent at {path} did not answer: {reason}", hint="look at its log", code="agent-silent"
+    )

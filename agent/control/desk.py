@@ -1,0 +1,98 @@
+"""What the control API offers, as a port: one method a question."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from agent.control.schema import (
+    AuditRow,
+    AuditVerdict,
+    DeadLetterDetail,
+    DeadLetterRow,
+    EventDetail,
+    EventRow,
+    FlowRow,
+    Health,
+    InDoubtDetail,
+    InDoubtRow,
+    LaneRow,
+    Page,
+    Reloaded,
+    Status,
+    TraceView,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """Which part of a list: at most `limit` rows after the row that `cursor` names; None is the beginning."""
+
+    limit: int = 100
+    cursor: str | None = None
+
+
+class Desk(Protocol):
+    """Answers for one agent. Lists come newest first. Raises the errors of `state.model.errors`."""
+
+    async def status(self) -> Status:
+        """The agent in one answer."""
+        ...
+
+    async def flows(self) -> Page[FlowRow]:
+        """Every flow in force, and those that still owe something."""
+        ...
+
+    async def lanes(self) -> Page[LaneRow]:
+        """Every lane."""
+        ...
+
+    async def events(self, part: Slice, *, flow: str | None = None, key: str | None = None) -> Page[EventRow]:
+        """Events, of one flow or about one business key."""
+        ...
+
+    async def event(self, event: str) -> EventDetail:
+        """One event by its id."""
+        ...
+
+    async def trace(self, key: str) -> TraceView:
+        """Everything known of a business key."""
+        ...
+
+    async def dead_letters(
+        self, part: Slice, *, flow: str | None = None, code: str | None = None, closed: bool = False
+    ) -> Page[DeadLetterRow]:
+        """Dead letters that are open; with `closed` the others too."""
+        ...
+
+    async def dead_letter(self, number: int) -> DeadLetterDetail:
+        """One dead letter with its raw bytes."""
+        ...
+
+    async def in_doubt(self, part: Slice, *, flow: str | None = None) -> Page[InDoubtRow]:
+        """Deliveries in doubt."""
+        ...
+
+    async def in_doubt_delivery(self, delivery: int) -> InDoubtDetail:
+        """One delivery in doubt with its evidence."""
+        ...
+
+    async def audit(self, part: Slice, *, actor: str | None = None, target: str | None = None) -> Page[AuditRow]:
+        """Audit entries."""
+        ...
+
+    async def audit_verdict(self) -> AuditVerdict:
+        """Whether the audit's chain is whole."""
+        ...
+
+    async def health(self) -> Health:
+        """Whether the agent works."""
+        ...
+
+    async def metrics(self) -> bytes:
+        """What Prometheus scrapes, in its text format."""
+        ...
+
+    async def reload(self, *, caller: str) -> Reloaded:
+        """Read the estate folder again now."""
+        ...

@@ -1,0 +1,112 @@
+"""Where an agent is found: its data folder, and in it the Unix socket of the control API.
+
+The socket lies in a folder of mode 0750 and has mode 0660, so the operating system lets in root, the agent's own account and the
+members of the folder's group, and nobody else. A socket's path may have 107 bytes (unix(7)); a longer one is reached through a
+descriptor of its folder.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from state.model.errors import ConfigError, ConflictError
+
+_FOLDER_MODE: Final = 0o750
+_SOCKET_MODE: Final = 0o660
+_LONGEST_PATH: Final = 107
+
+
+def state_home() -> Path:
+    """Where agents keep their data folders: /var/lib/distctl for root, else under $XDG_STATE_HOME."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/distctl")
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "distctl"
+
+
+def data_folder(site: str) -> Path:
+    """The data folder of a site's agent, where nobody names another."""
+    return state_home() / site
+
+
+def socket_in(data: Path) -> Path:
+    """The socket of the agent that has its data in `data`."""
+    return data / "control" / "agent.sock"
+
+
+def listen(path: Path) -> socket.socket:
+    """A listening socket at `path`, open to the owner and the folder's group. A socket left by a dead agent is replaced.
+
+    Raises `ConflictError` if an agent answers there, `ConfigError` where no socket can be made.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _make_folder(path.parent)
+        _remove_leftover(path)
+        with _address(path) as address:
+            listener.bind(address)
+        # Nobody can connect before listen(), so there is no moment with other rights.
+        path.chmod(_SOCKET_MODE)
+        listener.listen(128)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        hint = "the agent's account must own the data folder and be able to write there"
+        raise ConfigError(f"cannot make the socket {path}: {error.strerror}", hint=hint, code="socket") from error
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def connect(path: Path, *, timeout: float) -> socket.socket:
+    """A connection to the agent at `path`; each step of it may take `timeout` seconds. Raises OSError."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout)
+        with _address(path) as address:
+            connection.connect(address)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _make_folder(folder: Path) -> None:
+    folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+    if stat.S_IMODE(folder.stat().st_mode) & ~_FOLDER_MODE:
+        folder.chmod(_FOLDER_MODE)
+
+
+def _remove_leftover(path: Path) -> None:
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise ConfigError(f"{path} is in the way: it is no socket", hint="move it aside", code="socket")
+        connect(path, timeout=1.0).close()
+    except FileNotFoundError:
+        return
+    except ConnectionRefusedError:
+        path.unlink()
+        return
+    raise ConflictError(
+        f"an agent already answers at {path}",
+        hint="stop it first, or give this one another --data folder",
+        code="socket",
+    )
+
+
+@contextmanager
+def _address(path: Path) -> Iterator[str]:
+    if len(os.fsencode(path)) <= _LONGEST_PATH:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)

@@ -1,0 +1,336 @@
+"""The wire types of the control API: what the console, `distctl` and scripts are told.
+
+Every answer says how fresh it is and whose. States and kinds are text here and not enumerations, and fields that a client does
+not know are kept: an older client reads the answers of a newer agent and passes on what it does not understand.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from state.model.clock import from_millis
+
+
+def _from_store(value: object) -> object:
+    """The store keeps instants as milliseconds; the wire has RFC 3339."""
+    return from_millis(value) if isinstance(value, int) else value
+
+
+Instant = Annotated[datetime, BeforeValidator(_from_store, json_schema_input_type=datetime)]
+
+
+class _Wire(BaseModel):
+    # Built when first used: a command needs two or three of these and pays for no other.
+    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
+
+
+class Answer(_Wire):
+    """What every answer says of itself: the moment it was true, and whose agent said it."""
+
+    as_of: Instant
+    site: str
+    environment: str
+
+
+Row = TypeVar("Row", bound=BaseModel)
+
+
+class Page(Answer, Generic[Row]):
+    """Some rows of a list. `next` is the cursor of the page after this one; None: there is none."""
+
+    items: list[Row]
+    next: str | None = None
+
+
+class Condition(_Wire):
+    """Something that is so now and that a person may have to look at. `status --fail-on` names them."""
+
+    name: str = Field(description="parked, in-doubt, unreachable, held, frozen, backlog or trouble")
+    count: int
+    text: str
+
+
+class Counts(_Wire):
+    """How many deliveries stand where."""
+
+    pending: int = 0
+    inflight: int = 0
+    in_doubt: int = 0
+    delayed: int = 0
+    parked: int = 0
+    delivered: int = 0
+    superseded: int = 0
+    discarded: int = 0
+
+    @property
+    def backlog(self) -> int:
+        """Owed and on its way: everything unsettled that was not set aside."""
+        return self.pending + self.inflight + self.in_doubt + self.delayed
+
+
+class LaneRow(Counts):
+    """One leg (flow, target). `due_since` is when its longest waiting key could have been sent; None: nothing waits."""
+
+    flow: str
+    target: str
+    tier: int
+    order: str
+    state: str = Field(description="open, held or frozen")
+    shadow_of: str | None = None
+    breaker: str
+    breaker_reason: str = ""
+    retry_at: Instant | None = None
+    due_since: Instant | None = None
+    last_success_at: Instant | None = None
+    alike: int = 0
+    different: int = 0
+
+
+class FlowRow(Counts):
+    """One flow over all its lanes, shadow lanes left out, and what its source yielded."""
+
+    flow: str
+    owner: str = ""
+    tier: int
+    contract: str = ""
+    source: str = ""
+    targets: list[str]
+    in_force: bool = Field(description="false: the estate no longer has it; what it owes is still settled")
+    records: int = 0
+    unreadable: int = 0
+    last_batch_at: Instant | None = None
+
+
+class Status(Answer):
+    """The agent in one answer."""
+
+    version: str
+    started_at: Instant
+    estate: str
+    estate_hash: str
+    events: int
+    open_dead_letters: int
+    totals: Counts
+    conditions: list[Condition]
+    lanes: list[LaneRow]
+
+
+class DeliveryState(_Wire):
+    """One event at one target, in short."""
+
+    delivery: int
+    target: str
+    state: str
+    reference: str = ""
+
+
+class EventRow(_Wire):
+    """One event in a list."""
+
+    seq: int
+    id: str
+    time: datetime
+    recorded_at: Instant
+    flow: str
+    contract: str
+    op: str
+    subject: str
+    site: str
+    system: str
+    place: str = ""
+    deliveries: list[DeliveryState] = []
+
+
+class AttemptRow(_Wire):
+    """One try that went other than well, with the evidence."""
+
+    number: int
+    verdict: str
+    ended_at: Instant
+    result: str
+    code: str
+    detail: str
+    document: str | None = None
+
+
+class DeliveryDetail(DeliveryState):
+    """One delivery with its history."""
+
+    flow: str
+    version: int
+    attempts: int
+    due_at: Instant | None = None
+    idempotency_key: str | None = None
+    first_sent_at: Instant | None = None
+    last_sent_at: Instant | None = None
+    last_denied_at: Instant | None = None
+    settled_at: Instant | None = None
+    outcome: str | None = None
+    detail: str = ""
+    tries: list[AttemptRow] = []
+
+
+class RawBytes(_Wire):
+    """Bytes as they arrived. `text` where they are UTF-8, else `base64`; of `size` bytes at most the first 64 KiB."""
+
+    size: int
+    text: str | None = None
+    base64: str | None = None
+    is_cut: bool = False
+
+
+class RawDocument(_Wire):
+    """The document that a record stood in."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+class EventDetail(Answer, EventRow):
+    """One event with its data and where it went."""
+
+    partition_key: str
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    traceparent: str = ""
+    estate_hash: str
+    extensions: dict[str, Any] = {}
+    document: RawDocument | None = None
+    data: Any
+    history: list[DeliveryDetail]
+
+
+class TraceStep(EventRow):
+    """One event that speaks of a key; `is_subject` where the key is what the event is about."""
+
+    is_subject: bool
+    history: list[DeliveryDetail] = []
+
+
+class TraceView(Answer):
+    """Everything that is known of one business key, oldest first."""
+
+    key: str
+    steps: list[TraceStep]
+
+
+class DeadLetterRow(_Wire):
+    """A record or a delivery that was set aside: where, which rule, what it said, what to do."""
+
+    id: int
+    kind: str = Field(description="record or delivery")
+    state: str = Field(description="open, replayed, superseded or discarded")
+    flow: str
+    system: str
+    subject: str = ""
+    place: str
+    field: str = ""
+    rule: str
+    code: str
+    shown: str = ""
+    message: str
+    hint: str
+    parked_at: Instant
+    closed_at: Instant | None = None
+    delivery: int | None = None
+
+
+class DeadLetterDetail(Answer, DeadLetterRow):
+    """One dead letter with its raw bytes."""
+
+    raw: RawBytes
+    document: RawDocument | None = None
+    event: str | None = None
+    waiting_behind: int = Field(0, description="newer deliveries of its key that wait for it")
+    tries: list[AttemptRow] = []
+
+
+class InDoubtRow(_Wire):
+    """A delivery of which nobody can say whether it landed. `due_at` None: it waits for a person."""
+
+    delivery: int
+    flow: str
+    target: str
+    subject: str
+    event: str
+    first_sent_at: Instant | None = None
+    last_sent_at: Instant | None = None
+    last_denied_at: Instant | None = None
+    due_at: Instant | None = None
+    attempts: int
+    idempotency_key: str | None = None
+    detail: str = ""
+
+
+class InDoubtDetail(Answer, InDoubtRow):
+    """One delivery in doubt with the evidence: what was sent, and what each call and each probe came to."""
+
+    payload: RawBytes
+    waiting_behind: int
+    tries: list[AttemptRow]
+
+
+class AuditRow(_Wire):
+    """Who did what to what, and why."""
+
+    seq: int
+    at: Instant
+    actor: str
+    action: str
+    target: str
+    reason: str
+    before: Any = None
+    after: Any = None
+    request_id: str = ""
+    details: Any = None
+    hash: str
+
+
+class AuditVerdict(Answer):
+    """Whether the audit's hash chain is whole. `first_bad` is the entry at which it breaks."""
+
+    ok: bool
+    entries: int
+    head: str
+    first_bad: int | None = None
+    reason: str = ""
+
+
+class Health(Answer):
+    """Whether the agent works; for a load balancer or a watchdog."""
+
+    ok: bool
+    troubles: list[str]
+
+
+class Reloaded(Answer):
+    """The estate that is in force after it was read again."""
+
+    estate_hash: str
+    changed: bool
+
+
+class Caller(_Wire):
+    """Who the operating system says is asking."""
+
+    pid: int
+    uid: int
+    gid: int
+    user: str
+
+
+class Problem(_Wire):
+    """An error as RFC 9457 says it, with our exit code and hint."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    hint: str = ""
+    exit_code: int
+    place: str = ""

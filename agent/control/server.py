@@ -1,0 +1,275 @@
+"""The control API: FastAPI over a `Desk`, on a Unix socket, with every caller known by the operating system.
+
+Concurrency: requests run as tasks of the agent's loop; the desk's reads run on the store's reader threads. The server touches no
+signals: the runtime owns them. Crash: the socket file may stay behind and is replaced at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import uvicorn
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from agent.control.desk import Desk, Slice
+from agent.control.endpoint import listen
+from agent.control.peer import IdentifyingProtocol
+from agent.control.schema import (
+    AuditRow,
+    AuditVerdict,
+    Caller,
+    DeadLetterDetail,
+    DeadLetterRow,
+    EventDetail,
+    EventRow,
+    FlowRow,
+    Health,
+    InDoubtDetail,
+    InDoubtRow,
+    LaneRow,
+    Page,
+    Problem,
+    Reloaded,
+    Status,
+    TraceView,
+)
+from state.model.errors import ConfigError, DistctlError
+
+_LOG: Final = logging.getLogger("distctl.control")
+_PROBLEM_TYPE: Final = "application/problem+json"
+_METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_STATUS_OF_EXIT_CODE: Final = {2: 400, 3: 404, 4: 403, 6: 409, 7: 503}
+_GRACE_SECONDS: Final = 2
+
+_Filter = Annotated[str | None, Query(max_length=500)]
+
+
+def make_app(desk: Desk) -> FastAPI:
+    """The API over `desk`. Every error is a `Problem`; OpenAPI is at /openapi.json."""
+    app = FastAPI(title="distctl control API", version="1", docs_url=None, redoc_url=None)
+    app.middleware("http")(_log_changes)
+    _answer_with_problems(app)
+    _add_screens(app, desk)
+    _add_lists(app, desk)
+    _add_details(app, desk)
+    _add_monitoring(app, desk)
+    return app
+
+
+class ControlServer:
+    """The API of one agent on its socket, from the moment it is made until `serve` returns."""
+
+    def __init__(self, desk: Desk, path: Path) -> None:
+        """Take the socket at `path`: callers queue from now on. Raises `ConflictError`, `ConfigError`."""
+        self._path = path
+        self._listener = listen(path)
+        self._server = _Server(
+            uvicorn.Config(
+                make_app(desk),
+                http=IdentifyingProtocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=_GRACE_SECONDS,
+            )
+        )
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Answer until `stop` is set; requests under way get two seconds to end."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                serving = tasks.create_task(self._server.serve(sockets=[self._listener]))
+                stopping = tasks.create_task(stop.wait())
+                await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+                self._server.should_exit = True
+                stopping.cancel()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._listener.close()
+        with suppress(FileNotFoundError):
+            self._path.unlink()
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _log_changes(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Questions are silent; whoever asks for a change is named."""
+    response = await call_next(request)
+    level = logging.DEBUG if request.method in {"GET", "HEAD"} else logging.INFO
+    caller: Caller = request.state.caller
+    _LOG.log(
+        level,
+        "%s %s by %s: %d",
+        request.method,
+        request.url.path,
+        caller.user,
+        response.status_code,
+        extra={"uid": caller.uid, "pid": caller.pid},
+    )
+    return response
+
+
+def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
+def _part(
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100, cursor: Annotated[str | None, Query(max_length=100)] = None
+) -> Slice:
+    return Slice(limit=limit, cursor=cursor)
+
+
+_Part = Annotated[Slice, Depends(_part)]
+
+
+def _add_screens(app: FastAPI, desk: Desk) -> None:
+    @app.get("/v1/status")
+    async def status() -> Status:
+        return await desk.status()
+
+    @app.get("/v1/flows")
+    async def flows() -> Page[FlowRow]:
+        return await desk.flows()
+
+    @app.get("/v1/lanes")
+    async def lanes() -> Page[LaneRow]:
+        return await desk.lanes()
+
+    @app.get("/v1/trace")
+    async def trace(key: Annotated[str, Query(min_length=1, max_length=500)]) -> TraceView:
+        return await desk.trace(key)
+
+
+def _add_lists(app: FastAPI, desk: Desk) -> None:
+    @app.get("/v1/events")
+    async def events(part: _Part, flow: _Filter = None, key: _Filter = None) -> Page[EventRow]:
+        return await desk.events(part, flow=flow, key=key)
+
+    @app.get("/v1/dead-letters")
+    async def dead_letters(
+        part: _Part, flow: _Filter = None, code: _Filter = None, closed: bool = False
+    ) -> Page[DeadLetterRow]:
+        return await desk.dead_letters(part, flow=flow, code=code, closed=closed)
+
+    @app.get("/v1/in-doubt")
+    async def in_doubt(part: _Part, flow: _Filter = None) -> Page[InDoubtRow]:
+        return await desk.in_doubt(part, flow=flow)
+
+    @app.get("/v1/audit")
+    async def audit(part: _Part, actor: _Filter = None, target: _Filter = None) -> Page[AuditRow]:
+        return await desk.audit(part, actor=actor, target=target)
+
+
+def _add_details(app: FastAPI, desk: Desk) -> None:
+    @app.get("/v1/events/{event}")
+    async def event(event: str) -> EventDetail:
+        return await desk.event(event)
+
+    @app.get("/v1/dead-letters/{number}")
+    async def dead_letter(number: int) -> DeadLetterDetail:
+        return await desk.dead_letter(number)
+
+    @app.get("/v1/in-doubt/{delivery}")
+    async def in_doubt_delivery(delivery: int) -> InDoubtDetail:
+        return await desk.in_doubt_delivery(delivery)
+
+    @app.get("/v1/audit/verdict")
+    async def audit_verdict() -> AuditVerdict:
+        return await desk.audit_verdict()
+
+
+def _add_monitoring(app: FastAPI, desk: Desk) -> None:
+    @app.get("/health")
+    async def health(response: Response) -> Health:
+        answer = await desk.health()
+        response.status_code = 200 if answer.ok else 503
+        return answer
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(await desk.metrics(), media_type=_METRICS_TYPE)
+
+    @app.get("/v1/caller")
+    async def whoami(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+        return caller
+
+    @app.post("/v1/estate/reload")
+    async def reload(caller: Annotated[Caller, Depends(_caller)]) -> Reloaded:
+        return await desk.reload(caller=caller.user)
+
+
+def _answer_with_problems(app: FastAPI) -> None:
+    @app.exception_handler(DistctlError)
+    async def known(_: Request, error: DistctlError) -> JSONResponse:
+        return _problem(_from_error(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        found = error.errors()[0]
+        place = ".".join(str(part) for part in found["loc"])
+        return _problem(
+            Problem(
+                title="invalid request",
+                status=422,
+                detail=f"{place}: {found['msg']}",
+                code="invalid-request",
+                hint="the API is described at /openapi.json",
+                exit_code=2,
+                place=place,
+            )
+        )
+
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> JSONResponse:
+        exit_code = 3 if error.status_code == 404 else 2
+        hint = "this agent may be older than the program that asks; the API is described at /openapi.json"
+        text = str(error.detail)
+        return _problem(
+            Problem(
+                title=text, status=error.status_code, detail=text, code="no-such-call", hint=hint, exit_code=exit_code
+            )
+        )
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+        detail = f"the agent failed while it answered ({type(error).__name__})"
+        hint = "the agent's log has the details"
+        return _problem(
+            Problem(title="internal error", status=500, detail=detail, code="internal", hint=hint, exit_code=1)
+        )
+
+
+def _from_error(error: DistctlError) -> Problem:
+    return Problem(
+        type=f"urn:distctl:problem:{error.code}",
+        title=error.code,
+        status=_STATUS_OF_EXIT_CODE.get(error.exit_code, 500),
+        detail=error.message,
+        code=error.code,
+        hint=error.hint,
+        exit_code=error.exit_code,
+        place=error.place if isinstance(error, ConfigError) else "",
+    )
+
+
+def _problem(problem: Problem) -> JSONResponse:
+    content: dict[str, Any] = problem.model_dump(mode="json")
+    return JSONResponse(content, status_code=problem.status, media_type=_PROBLEM_TYPE)

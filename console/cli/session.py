@@ -1,0 +1,75 @@
+"""What the options of every command come to: which agent is meant, and how answers are written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from console.cli.output import Output
+
+if TYPE_CHECKING:
+    from agent.control.client import ControlClient
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One run of `distctl`."""
+
+    socket: Path | None
+    data: Path | None
+    site: str | None
+    output: Output
+
+    def socket_path(self) -> Path:
+        """The agent's socket: named, in the named data folder, of the named site, or of the only agent here."""
+        from agent.control.endpoint import data_folder, socket_in
+
+        if self.socket is not None:
+            return self.socket
+        if self.data is not None:
+            return socket_in(self.data)
+        return socket_in(data_folder(self.site)) if self.site else _only_socket()
+
+    def data_path(self, site: str) -> Path:
+        """The data folder of the agent of `site`."""
+        from agent.control.endpoint import data_folder
+
+        return self.data or data_folder(site)
+
+    def client(self) -> ControlClient:
+        """A client of the agent that is meant."""
+        from agent.control.client import ControlClient
+
+        return ControlClient(self.socket_path())
+
+
+def session_of(context: typer.Context) -> Session:
+    """The session of a command that runs."""
+    session = context.find_object(Session)
+    if session is None:
+        raise RuntimeError("a command was run without the options of `distctl`")
+    return session
+
+
+def _only_socket() -> Path:
+    from agent.control.endpoint import socket_in, state_home
+    from state.model.errors import ConfigError, NotConnectedError
+
+    found = sorted(socket_in(folder) for folder in _folders(state_home()) if socket_in(folder).exists())
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        hint = "Start one with `distctl agent run`, or say where it is with --data, --site or --socket"
+        raise NotConnectedError(f"no agent runs under {state_home()}", hint=hint, code="no-agent")
+    sites = ", ".join(path.parent.parent.name for path in found)
+    raise ConfigError("more than one agent runs here", hint=f"name one with --site: {sites}", code="which-agent")
+
+
+def _folders(home: Path) -> list[Path]:
+    try:
+        return [folder for folder in home.iterdir() if folder.is_dir()]
+    except OSError:
+        return []

@@ -1,0 +1,198 @@
+"""From wire types to rows for people: pure, and the same for `distctl` and the console.
+
+A column takes its raw value and leaves the wording to `words`, so that whoever sorts sorts values and not texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+NOTHING: Final = "-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column: its heading, its value of a row, and whether it is a number that lines up at the right."""
+
+    title: str
+    value: Callable[[Any], object]
+    is_number: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """How one kind of row is listed, and what is said when there are none."""
+
+    columns: Sequence[Column]
+    empty: str
+
+
+def words(value: object) -> str:
+    """A value as people read it. Unknown is `-` and never 0; times are UTC to the second."""
+    match value:
+        case None | "":
+            return NOTHING
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case datetime():
+            return moment(value)
+        case list() | tuple():
+            return ", ".join(words(one) for one in value) or NOTHING
+        case _:
+            return str(value)
+
+
+def moment(value: datetime) -> str:
+    """`2026-03-02 09:00:12Z`."""
+    return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
+
+
+def age(since: datetime | None, now: datetime) -> str | None:
+    """How long ago, in the largest unit that leaves a number: `12s`, `4m`, `3h`, `9d`. None stays None."""
+    if since is None:
+        return None
+    seconds = max(int((now - since).total_seconds()), 0)
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def lane_state(lane: Any) -> str:
+    """The lane in one word: what a person did comes before what the target does."""
+    if lane.state != "open":
+        return str(lane.state)
+    return "unreachable" if lane.breaker != "closed" else "open"
+
+
+def lanes(now: datetime) -> Listing:
+    """Lanes as `status` shows them at `now`."""
+    return Listing(
+        columns=(
+            Column(title="FLOW", value=lambda lane: lane.flow),
+            Column(title="TARGET", value=lambda lane: lane.target + (" (shadow)" if lane.shadow_of else "")),
+            Column(title="STATE", value=lane_state),
+            _number("BACKLOG", lambda lane: lane.backlog),
+            Column(title="WAITS", value=lambda lane: age(lane.due_since, now), is_number=True),
+            _number("DOUBT", lambda lane: lane.in_doubt),
+            _number("PARKED", lambda lane: lane.parked),
+            _number("DONE", lambda lane: lane.delivered),
+            Column(title="WHY", value=lambda lane: lane.breaker_reason if lane.breaker != "closed" else ""),
+        ),
+        empty="no lanes yet: nothing was routed",
+    )
+
+
+def flows(now: datetime) -> Listing:
+    """Flows as `flows` shows them at `now`."""
+    return Listing(
+        columns=(
+            Column(title="FLOW", value=lambda flow: flow.flow + ("" if flow.in_force else " (gone)")),
+            _number("TIER", lambda flow: flow.tier),
+            _number("READ", lambda flow: flow.records),
+            _number("BAD", lambda flow: flow.unreadable),
+            _number("BACKLOG", lambda flow: flow.backlog),
+            _number("PARKED", lambda flow: flow.parked),
+            _number("DONE", lambda flow: flow.delivered),
+            Column(title="READ AGO", value=lambda flow: age(flow.last_batch_at, now), is_number=True),
+            Column(title="SOURCE", value=lambda flow: flow.source),
+            Column(title="TARGETS", value=lambda flow: flow.targets),
+            Column(title="OWNER", value=lambda flow: flow.owner),
+        ),
+        empty="no flows",
+    )
+
+
+def deliveries_in_short(event: Any) -> str:
+    """`dc/erp delivered PO-17, dc/wms pending`."""
+    return ", ".join(
+        " ".join(part for part in (one.target, one.state, one.reference) if part) for one in event.deliveries
+    )
+
+
+def _number(title: str, value: Callable[[Any], object]) -> Column:
+    return Column(title=title, value=value, is_number=True)
+
+
+EVENTS: Final = Listing(
+    columns=(
+        Column(title="SEQ", value=lambda event: event.seq, is_number=True),
+        Column(title="RECORDED", value=lambda event: event.recorded_at),
+        Column(title="FLOW", value=lambda event: event.flow),
+        Column(title="OP", value=lambda event: event.op),
+        Column(title="KEY", value=lambda event: event.subject),
+        Column(title="DELIVERIES", value=deliveries_in_short),
+    ),
+    empty="no events",
+)
+
+STEPS: Final = Listing(
+    columns=(
+        Column(title="RECORDED", value=lambda step: step.recorded_at),
+        Column(title="SYSTEM", value=lambda step: f"{step.site}/{step.system}"),
+        Column(title="CONTRACT", value=lambda step: step.contract),
+        Column(title="OP", value=lambda step: step.op),
+        Column(title="KEY", value=lambda step: step.subject),
+        Column(title="PLACE", value=lambda step: step.place),
+        Column(title="DELIVERIES", value=deliveries_in_short),
+    ),
+    empty="nothing is known of this key",
+)
+
+DEAD_LETTERS: Final = Listing(
+    columns=(
+        _number("ID", lambda letter: letter.id),
+        Column(title="PARKED", value=lambda letter: letter.parked_at),
+        Column(title="FLOW", value=lambda letter: letter.flow),
+        Column(title="KEY", value=lambda letter: letter.subject),
+        Column(title="PLACE", value=lambda letter: " ".join(part for part in (letter.place, letter.field) if part)),
+        Column(title="CODE", value=lambda letter: letter.code),
+        Column(title="SHOWN", value=lambda letter: letter.shown),
+        Column(title="RULE", value=lambda letter: letter.rule),
+        Column(title="DO", value=lambda letter: letter.hint),
+    ),
+    empty="no dead letters",
+)
+
+IN_DOUBT: Final = Listing(
+    columns=(
+        _number("DELIVERY", lambda row: row.delivery),
+        Column(title="FLOW", value=lambda row: row.flow),
+        Column(title="TARGET", value=lambda row: row.target),
+        Column(title="KEY", value=lambda row: row.subject),
+        Column(title="FIRST SENT", value=lambda row: row.first_sent_at),
+        _number("TRIES", lambda row: row.attempts),
+        Column(title="NEXT", value=lambda row: row.due_at or "asks a person"),
+        Column(title="DETAIL", value=lambda row: row.detail),
+    ),
+    empty="nothing is in doubt",
+)
+
+AUDIT: Final = Listing(
+    columns=(
+        Column(title="SEQ", value=lambda entry: entry.seq, is_number=True),
+        Column(title="AT", value=lambda entry: entry.at),
+        Column(title="ACTOR", value=lambda entry: entry.actor),
+        Column(title="ACTION", value=lambda entry: entry.action),
+        Column(title="TARGET", value=lambda entry: entry.target),
+        Column(title="REASON", value=lambda entry: entry.reason),
+    ),
+    empty="the audit has no entries",
+)
+
+TRIES: Final = Listing(
+    columns=(
+        _number("TRY", lambda one: one.number),
+        Column(title="ENDED", value=lambda one: one.ended_at),
+        Column(title="CALL", value=lambda one: one.verdict),
+        Column(title="LED TO", value=lambda one: one.result),
+        Column(title="CODE", value=lambda one: one.code),
+        Column(title="DETAIL", value=lambda one: one.detail),
+    ),
+    empty="no try went wrong",
+)
