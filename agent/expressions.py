@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from difflib import get_close_matches
 from typing import Any, Final, NoReturn, TypeAlias
 
 from cel_expr_python import cel
 
 from agent.functions import BUILT_IN, DECIMAL, OPERATORS, TEXT_LIMIT, Function, from_digits, to_digits, utc_text
 from agent.shapes import Shape
+from agent.suggestion import suggestion
 from state.model.errors import ConfigError, RejectedError
 from state.model.estate import FieldType
 from state.model.visible import shown, visible
@@ -284,7 +284,7 @@ class _Scanner:
                 self._source,
                 at,
                 f"{owner} has no field {shown(name)}",
-                _suggestion(name, shape.fields, "declared are"),
+                suggestion(name, shape.fields, "declared are"),
                 "unknown-field",
             )
         return found.with_null() if shape.nullable else found
@@ -296,7 +296,7 @@ class _Scanner:
                 self._source,
                 token.start,
                 f"there is no function {token.text}()",
-                _suggestion(token.text, self._callable, "known are"),
+                suggestion(token.text, self._callable, "known are"),
                 "unknown-function",
             )
         if token.text == "has" and self._kind(index + 2) == "name" and self._tokens[index + 2].text in self._roots:
@@ -311,7 +311,7 @@ class _Scanner:
                 self._source,
                 token.start,
                 f"there is no method .{token.text}()",
-                _suggestion(token.text, self._methods, "known are"),
+                suggestion(token.text, self._methods, "known are"),
                 "unknown-function",
             )
 
@@ -545,7 +545,7 @@ def _compile_error(source: str, message: str, roots: Mapping[str, Shape]) -> Con
             source,
             at.start() if at else 0,
             f"{shown(name)} is not known here",
-            _suggestion(name.partition(".")[0], roots, "an expression begins with"),
+            suggestion(name.partition(".")[0], roots, "an expression begins with"),
             "unknown-name",
         )
     return _positioned(line, column, *_compile_rule(text))
@@ -572,8 +572,3 @@ def _at(source: str, offset: int, message: str, hint: str, code: str) -> ConfigE
 
 def _positioned(line: int, column: int, message: str, hint: str, code: str) -> ConfigError:
     return ConfigError(message, line=line, column=column, hint=hint, code=code)
-
-
-def _suggestion(asked: str, known: Mapping[str, Any] | set[str], otherwise: str) -> str:
-    near = get_close_matches(asked[:64], known, n=1, cutoff=0.6) or get_close_matches(asked[:64].lower(), known, n=1)
-    return f"did you mean {near[0]}?" if near else f"{otherwise} {', '.join(sorted(known)[:12])}"

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Annotated, Any, Final, Self
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from state.model.delivery import OrderMode, TargetMemory
 from state.model.event import Environment, Op
@@ -80,6 +80,11 @@ class FieldSpec(_Part):
     grouping: str = Field("", pattern=r"^[., ']?$", description="the thousands separator, if any")
     date_format: str | None = Field(None, max_length=40, description="strptime format where it is not ISO 8601")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _type_alone(cls, value: object) -> object:
+        return {"type": value} if isinstance(value, str) else value
+
 
 class MappingSpec(_Part):
     """A table `field: expression` over `record`. Nested tables make nested documents."""
@@ -88,7 +93,12 @@ class MappingSpec(_Part):
         default_factory=list, max_length=8, description="flat rows that agree in these become one document with lines"
     )
     fields: dict[str, Any] = Field(description="field: expression, or a nested table")
-    lines: dict[str, Any] = Field(default_factory=dict, description="with group_by: the table of one line")
+    lines: dict[str, Any] = Field(
+        default_factory=dict, description="the table of one line: over the rows of a group, or over `line` of lines_from"
+    )
+    lines_from: Expression | None = Field(
+        None, description="without group_by: the list whose items are `line`; default record.lines"
+    )
     lines_field: str = Field("lines", description="the document's field that takes the lines")
 
 
