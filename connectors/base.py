@@ -31,6 +31,12 @@ class RawDocument:
     size: int
     content: bytes | None = None
     path: Path | None = None  # for one too large to hold; the agent copies it to its archive before it commits
+    key: str = ""  # set where equal bytes were taken before and are new all the same
+
+    @property
+    def identity(self) -> str:
+        """What the ids of its events are made of, as `batch`: equal bytes are one document unless `key` says otherwise."""
+        return self.key or self.sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
