@@ -40,12 +40,16 @@ class Breaker:
         return was_open
 
     def fail(self, now: datetime, *, reason: str, retry_after: timedelta | None) -> datetime:
-        """A call did not get through. Answers when the next may try."""
+        """A call did not get through. Answers when the next may try.
+
+        Calls that were under way when it opened add nothing to what the first one said, but may ask for a longer pause.
+        """
+        if self._trying or not self.is_open:
+            self.failures += 1
+            self.reason = reason
+            self.retry_at = now + self._policy.delay(self.failures, dice=self._dice)
         self._trying = False
-        self.failures += 1
-        pause = max(self._policy.delay(self.failures, dice=self._dice), honoured(retry_after))
-        self.reason = reason
-        self.retry_at = max(now + pause, self.retry_at or now)
+        self.retry_at = max(self.retry_at or now, now + honoured(retry_after))
         return self.retry_at
 
     def forgo(self) -> None:

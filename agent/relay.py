@@ -53,6 +53,7 @@ from state.outbox import Lane, Outbox, Release, Settlement, is_due, next_due, ne
 _log = logging.getLogger("distctl.relay")
 _SHORTEST_IDLE: Final = 0.02
 _LONGEST_IDLE: Final = 30.0
+OUTAGE: Final = RetryPolicy(longest=timedelta(minutes=1))
 _STORE_PAUSE: Final = 1.0
 _STUMBLES: Final = 5
 """Calls in a row that got no clear answer count as an outage."""
@@ -83,6 +84,7 @@ class TargetTerms:
     limits: LimitSpec
     memory: TargetMemory
     weights: Mapping[int, int]
+    outage: RetryPolicy = OUTAGE  # how a target that is down is tried
 
 
 @dataclass(slots=True)
@@ -128,7 +130,7 @@ class TargetRelay:
         self._shadowed = frozenset(shadowed)  # flows with a target that is compared
         self._on_turn = on_turn
         self._shares = FairShares(terms.weights)
-        self._breaker = Breaker(RetryPolicy(longest=timedelta(minutes=1)), dice)
+        self._breaker = Breaker(terms.outage, dice)
         self._stumbles = 0
         self._successes = 0
         self._success_marks: dict[int, int] = {}  # by delivery: how many successes there were when it last failed
@@ -177,6 +179,8 @@ class TargetRelay:
             self._breaker.forgo()
         if last.claims:
             self._report(turn)
+        if not may_claim:
+            turn.next_due = self._breaker.retry_at
         return turn
 
     async def _write(self, last: _Turn, order: Sequence[Lane], most: int | None) -> _Turn:
