@@ -80,14 +80,17 @@ def test_a_header_cannot_change_who_is_asking(path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_another_account_is_refused_by_the_folder(desk: WrittenDesk) -> None:
-    connect = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+    connect = "socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+    become_nobody = "os.setgroups([]); os.setgid(65534); os.setuid(65534)"
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         with served(desk, Path(folder) / "control" / "agent.sock") as path:
-            command = [sys.executable, "-I", "-c", connect, str(path)]
-            own = subprocess.run(command, check=False, capture_output=True)
-            other = subprocess.run(
-                command, user=65534, group=65534, extra_groups=[], check=False, capture_output=True, text=True
+            own, other = (
+                subprocess.run([sys.executable, "-c", code, path], check=False, capture_output=True, text=True)
+                for code in (
+                    f"import os, socket, sys; {connect}",
+                    f"import os, socket, sys; {become_nobody}; {connect}",
+                )
             )
     assert own.returncode == 0
     assert "PermissionError" in other.stderr
