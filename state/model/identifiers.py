@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Final, Literal, get_args
 from pydantic import ConfigDict, PlainValidator
 
 from state.model.errors import BrokenRuleError
-from state.model.scalars import Code, broken, code_text
+from state.model.scalars import Code, broken, code_text, settle
 
 Scheme = Literal[
     "gtin-8", "gtin-12", "gtin-13", "gtin-14", "gln", "sscc", "duns", "scac", "isa",
@@ -126,14 +126,9 @@ class Identifier:
 
     def __post_init__(self) -> None:
         if self.scheme not in _RULES:
-            raise broken(
-                "a known scheme is needed", self.scheme, hint=f"One of {', '.join(SCHEMES)}", code="unknown-scheme"
-            )
-        try:
-            _RULES[self.scheme](self.value)
-        except BrokenRuleError as error:
-            error.place = "value"
-            raise
+            hint = f"One of {', '.join(SCHEMES)}"
+            raise broken("a known scheme is needed", self.scheme, hint=hint, code="unknown-scheme", place="scheme")
+        settle(self, "value", _RULES[self.scheme])
 
 
 SCHEMES: Final[tuple[str, ...]] = get_args(Scheme)

@@ -13,14 +13,26 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Annotated, ClassVar, Final
 
-from pydantic import ConfigDict, PlainValidator
+from pydantic import ConfigDict, PlainValidator, SkipValidation
 
 from state.model.errors import BrokenRuleError
 from state.model.quantity import Quantity, UnitCode, unit_code
-from state.model.scalars import Exact, NotNegative, Positive, broken, exact, not_negative, positive
+from state.model.scalars import (
+    INTEGER_DIGITS,
+    Exact,
+    NotNegative,
+    Positive,
+    broken,
+    exact,
+    not_negative,
+    positive,
+    settle,
+)
 
 _EXACT: Final = Context(prec=60, traps=[Inexact, InvalidOperation])
 _COMMERCIAL: Final = Context(prec=60, rounding=ROUND_HALF_UP, traps=[InvalidOperation])
+
+_ONE: Final = Decimal(1)
 
 # ISO 4217 list one, as published 2026-01-01, by digits of the minor unit.
 _CODES_BY_DIGITS: Final = {
@@ -36,6 +48,8 @@ _CODES_BY_DIGITS: Final = {
 _NOT_PAYABLE: Final = frozenset(
     ("XAG", "XAU", "XBA", "XBB", "XBC", "XBD", "XDR", "XPD", "XPT", "XSU", "XTS", "XUA", "XXX")
 )
+
+_REPLACED: Final = {"HRK": "EUR", "BGN": "EUR", "ANG": "XCG", "SLL": "SLE", "ZWL": "ZWG", "CUC": "CUP", "RMB": "CNY"}
 
 MINOR_DIGITS: Final = MappingProxyType({code: n for n, codes in _CODES_BY_DIGITS.items() for code in codes.split()})
 """Digits of the minor unit for every active currency that has one."""
@@ -59,13 +73,14 @@ class Money:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    amount: Exact
-    currency: CurrencyCode
+    # Every way of making one passes __post_init__, so pydantic is told not to check a second time.
+    amount: SkipValidation[Exact]
+    currency: SkipValidation[CurrencyCode]
 
     def __post_init__(self) -> None:
-        if self.currency not in _ONE_MINOR:
-            currency_code(self.currency)
-        object.__setattr__(self, "amount", _in_minor_digits(exact(self.amount), self.currency))
+        settle(self, "currency", currency_code)
+        settle(self, "amount", exact)
+        object.__setattr__(self, "amount", _in_minor_digits(self.amount, self.currency))
 
     @classmethod
     def of(cls, amount: Decimal | int | str, currency: str) -> Money:
@@ -83,10 +98,10 @@ class Money:
         return int(self.amount.scaleb(MINOR_DIGITS[self.currency], _EXACT))
 
     def __add__(self, other: Money) -> Money:
-        return Money(amount=_EXACT.add(self.amount, self._same(other)), currency=self.currency)
+        return _computed(_EXACT.add(self.amount, self._same(other)), self.currency)
 
     def __sub__(self, other: Money) -> Money:
-        return Money(amount=_EXACT.subtract(self.amount, self._same(other)), currency=self.currency)
+        return _computed(_EXACT.subtract(self.amount, self._same(other)), self.currency)
 
     def __mul__(self, times: int | Decimal) -> Money:
         return Money(amount=_EXACT.multiply(self.amount, exact(times)), currency=self.currency)
@@ -117,17 +132,18 @@ class UnitPrice:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    amount: NotNegative
-    currency: CurrencyCode
-    per: Positive = Decimal(1)
-    unit: UnitCode | None = None
+    amount: SkipValidation[NotNegative]
+    currency: SkipValidation[CurrencyCode]
+    per: SkipValidation[Positive] = _ONE
+    unit: SkipValidation[UnitCode | None] = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "amount", not_negative(self.amount))
-        object.__setattr__(self, "per", positive(self.per))
-        currency_code(self.currency)
+        settle(self, "amount", not_negative)
+        settle(self, "currency", currency_code)
+        if self.per is not _ONE:
+            settle(self, "per", positive)
         if self.unit is not None:
-            unit_code(self.unit)
+            settle(self, "unit", unit_code)
 
     @classmethod
     def of(
@@ -139,13 +155,25 @@ class UnitPrice:
     def times(self, quantity: Quantity) -> Money:
         """What `quantity` costs, rounded half up to the minor unit: once, here, as an invoice line does."""
         counted = quantity.value if self.unit in (None, quantity.unit) else quantity.to(str(self.unit)).value
-        cost = _COMMERCIAL.divide(_COMMERCIAL.multiply(self.amount, counted), self.per)
-        return Money(amount=_COMMERCIAL.quantize(cost, _ONE_MINOR[self.currency]), currency=self.currency)
+        cost = _COMMERCIAL.multiply(self.amount, counted)
+        if self.per is not _ONE:
+            cost = _COMMERCIAL.divide(cost, self.per)
+        return _computed(_COMMERCIAL.quantize(cost, _ONE_MINOR[self.currency]), self.currency)
 
 
 def total_of(amounts: Iterable[Money], currency: str) -> Money:
     """The sum, which is zero of `currency` for no amounts. Another currency among them is refused."""
     return sum(amounts, start=Money(amount=Decimal(0), currency=currency))
+
+
+def _computed(amount: Decimal, currency: str) -> Money:
+    """Money from an amount that is in minor digits already: only its size can be wrong."""
+    if amount and amount.adjusted() >= INTEGER_DIGITS:
+        exact(amount)
+    money = object.__new__(Money)
+    object.__setattr__(money, "amount", amount or amount.copy_abs())
+    object.__setattr__(money, "currency", currency)
+    return money
 
 
 def _in_minor_digits(amount: Decimal, currency: str) -> Decimal:
@@ -169,7 +197,10 @@ def _too_fine(amount: Decimal, currency: str) -> BrokenRuleError:
 def _suggestion(value: object) -> str:
     if not isinstance(value, str):
         return "Give the code as text, such as EUR"
-    if value in _NOT_PAYABLE:
-        return f"{value} has no minor unit and cannot be paid"
-    near = get_close_matches(value[:32].strip().upper(), MINOR_DIGITS, 1, 0.6)
+    asked = value[:32].strip().upper()
+    if asked in _NOT_PAYABLE:
+        return f"{asked} has no minor unit and cannot be paid"
+    if asked in _REPLACED:
+        return f"{asked} was replaced by {_REPLACED[asked]}: convert at the fixed rate, or ask whose document it is"
+    near = get_close_matches(asked, [code for code in MINOR_DIGITS if code[:2] == asked[:2]], 1, 0.6)
     return f"Did you mean {near[0]}?" if near else "Give three capitals, such as EUR; withdrawn codes are refused"

@@ -13,10 +13,10 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import ConfigDict, PlainValidator
+from pydantic import ConfigDict, PlainValidator, SkipValidation
 
 from state.model.errors import BrokenRuleError
-from state.model.scalars import DECIMAL_PLACES, Exact, Positive, broken, exact, positive
+from state.model.scalars import DECIMAL_PLACES, Exact, Positive, broken, exact, positive, settle
 
 Dimension = Literal["count", "mass", "length", "area", "volume", "time", "package"]
 
@@ -173,19 +173,18 @@ class Quantity:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    value: Exact
-    unit: UnitCode
-    base_value: Exact | None = None
-    base_unit: UnitCode | None = None
-    pack_factor: Positive | None = None
+    # Every way of making one passes __post_init__, so pydantic is told not to check a second time.
+    value: SkipValidation[Exact]
+    unit: SkipValidation[UnitCode]
+    base_value: SkipValidation[Exact | None] = None
+    base_unit: SkipValidation[UnitCode | None] = None
+    pack_factor: SkipValidation[Positive | None] = None
 
     def __post_init__(self) -> None:
-        unit_code(self.unit)
-        object.__setattr__(self, "value", exact(self.value))
-        if self.base_value is not None:
-            object.__setattr__(self, "base_value", exact(self.base_value))
+        settle(self, "value", exact)
+        settle(self, "unit", unit_code)
         if self.base_value is not None or self.base_unit is not None or self.pack_factor is not None:
-            _check_base(self)
+            _settle_base(self)
 
     @classmethod
     def of(cls, value: Decimal | int | str, unit: str) -> Quantity:
@@ -205,15 +204,21 @@ class Quantity:
         return Quantity(value=self.value, unit=self.unit, base_value=base, base_unit=base_unit, pack_factor=factor)
 
 
-def _check_base(quantity: Quantity) -> None:
+def _settle_base(quantity: Quantity) -> None:
     base_value, base_unit, factor = quantity.base_value, quantity.base_unit, quantity.pack_factor
     if base_value is None or base_unit is None:
         hint = "Give both base_value and base_unit, or neither and no pack_factor"
-        raise broken(
-            "base value and base unit come together", base_value or base_unit or factor, hint=hint, code="half-base"
-        )
-    unit_code(base_unit)
-    if factor is not None and _WIDE.multiply(quantity.value, positive(factor)) != base_value:
+        alone = base_unit if base_value is None else base_value
+        raise broken("base value and base unit come together", alone, hint=hint, code="half-base")
+    settle(quantity, "base_unit", unit_code)
+    settle(quantity, "base_value", exact)
+    if factor is not None:
+        settle(quantity, "pack_factor", positive)
+    _check_base(quantity, exact(base_value), base_unit, quantity.pack_factor)
+
+
+def _check_base(quantity: Quantity, base_value: Decimal, base_unit: str, factor: Decimal | None) -> None:
+    if factor is not None and _WIDE.multiply(quantity.value, factor) != base_value:
         raise _contradiction(quantity, _WIDE.multiply(quantity.value, factor))
     if can_convert(quantity.unit, base_unit):
         expected = convert(quantity.value, quantity.unit, base_unit)

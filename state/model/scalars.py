@@ -51,6 +51,15 @@ def broken(rule: str, value: object, *, hint: str, code: str, place: str = "") -
     return BrokenRuleError(f"{rule}, not {seen}", place=place, rule=rule, shown=seen, hint=hint, code=code)
 
 
+def settle(value: object, field: str, read: Callable[[object], object]) -> None:
+    """Read one field of a frozen dataclass in its `__post_init__`; an error names the field."""
+    try:
+        object.__setattr__(value, field, read(getattr(value, field)))
+    except BrokenRuleError as error:
+        error.place = field
+        raise
+
+
 def exact(value: object) -> Decimal:
     """A finite decimal from text, int or Decimal: at most 15 digits before the point and 10 after it, no exponent in text.
 
@@ -131,7 +140,7 @@ def instant(value: object) -> datetime:
     if offset % _ONE_MINUTE or not _FIRST_YEAR <= moment.year <= _LAST_YEAR_OF_INSTANTS:
         hint = "Use a year of 1900 to 9998 and an offset in whole minutes"
         raise broken(rule, value, hint=hint, code="not-an-instant")
-    return moment.replace(tzinfo=timezone(offset), fold=0)
+    return moment.replace(tzinfo=timezone(offset))
 
 
 def code_text(value: object) -> str:
