@@ -194,7 +194,8 @@ class HttpSink:
             )
         except (NotConnectedError, InDoubtError, TransientError) as error:
             return [error for _ in group]
-        whole = self._map.read(answer, now=self._clock.now())
+        # 207 says that each item has an answer of its own, which is what is read here
+        whole = self._map.read(replace(answer, status=200) if answer.status == 207 else answer, now=self._clock.now())
         if isinstance(whole, Outcome):
             return await self._read_each(group, answer, whole, batch, until)
         if isinstance(whole, RejectedError) and len(group) > 1:
