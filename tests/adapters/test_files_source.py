@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import logging
 import os
-import resource
-import subprocess
 import time
 import unicodedata
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,39 +20,20 @@ from connectors.files.arrivals import HOLDS_BACK_FOR, LINK_GRACE
 from connectors.files.settings import DoneMarker, SourceSettings, StableSize
 from connectors.files.source import WATCHES_LATE_WRITERS_FOR, FilesSource
 from connectors.formats.settings import CsvSettings, JsonLinesSettings, JsonSettings, XmlSettings
-from state.model.errors import DistctlError, NotConnectedError, TransientError
+from connectors.testing import HeldMemory, SourceContract, WallClock, surroundings
 from state.model.ids import event_id
 
 ROWS = b"sku,qty\nA,1\nB,2\nC,3\n"
 
 
-class HandClock:
-    """Time that a test moves; sleeping is real."""
+class HandClock(WallClock):
+    """Time that a test moves."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
 
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
     def monotonic(self) -> float:
         return self.seconds
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-
-class HeldMemory:
-    """The agent's memory, in memory."""
-
-    def __init__(self) -> None:
-        self.items: set[str] = set()
-
-    async def checkpoint(self) -> bytes | None:
-        return None
-
-    async def known(self, items: Collection[str]) -> set[str]:
-        return self.items & set(items)
 
 
 class Site:
@@ -105,7 +82,7 @@ class Site:
                 content=record.raw,
             )
             self.events[made] = record
-        self.memory.items |= set(batch.remember)
+        self.memory.commit(batch)
 
     async def run(self) -> list[Batch]:
         """Read, commit and settle everything, once."""
@@ -149,16 +126,36 @@ async def make_site(tmp_path: Path) -> AsyncIterator[Sites]:
             await source.close()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of a megabyte, for what only a mount can show."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path], capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"no right to mount a small file system: {mounted.stderr.decode().strip()}")
-    yield path
-    subprocess.run(["umount", "-l", path], check=True)
+class FilesSourceRig:
+    """A planner that drops CSV files."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.files = 0
+        (home / "in").mkdir()
+
+    def open(self, memory: HeldMemory) -> FilesSource:
+        settings = SourceSettings(folder="in", format=CsvSettings(), guard=StableSize(rest=timedelta(0)))
+        return FilesSource(settings, surroundings(self.home, memory=memory))
+
+    async def publish(self, *names: str) -> None:
+        self._put("id\n" + "".join(f"{name}\n" for name in names))
+
+    async def publish_spoiled(self, before: str, after: str) -> None:
+        self._put(f"id\n{before}\nspoiled,too many\n{after}\n")
+
+    async def unplug(self) -> None:
+        (self.home / "in").rename(self.home / "gone")
+
+    def _put(self, text: str) -> None:
+        self.files += 1
+        (self.home / "in" / f"{self.files}.csv").write_text(text)
+
+
+class TestFilesSource(SourceContract):
+    @pytest.fixture
+    def rig(self, tmp_path: Path) -> FilesSourceRig:
+        return FilesSourceRig(tmp_path)
 
 
 # Taking
@@ -469,7 +466,7 @@ async def test_a_file_that_a_person_puts_back_from_quarantine_is_taken(make_site
     for name in ("monday.csv", "tuesday.csv"):
         site.put(name)
         await site.run()
-    time.sleep(0.02)  # the clock of the inode ticks
+    await asyncio.sleep(0.02)  # the clock of the inode ticks
     (site.folder / "quarantine" / "tuesday.csv").rename(site.folder / "tuesday.csv")
     await site.run()
     assert site.skus == ["A", "A", "B", "B", "C", "C"]
@@ -534,8 +531,7 @@ async def test_a_name_of_255_bytes_is_archived_twice_without_trouble(make_site: 
 
 async def test_a_name_that_is_no_text_is_read_and_shown_safely(make_site: Sites) -> None:
     site = make_site()
-    raw = os.fsencode(site.folder) + b"/pl\xe4n\x1b[31m.csv"
-    Path(os.fsdecode(raw)).write_bytes(b"sku\nA\n")
+    site.put(os.fsdecode(b"pl\xe4n\x1b[31m.csv"), b"sku\nA\n")
     (batch,) = await site.run()
     assert batch.document.name == "pl<U+DCE4>n␛[31m.csv"
     assert site.names("archive") == [os.fsdecode(b"pl\xe4n\x1b[31m.csv")]
@@ -724,192 +720,6 @@ async def test_settling_twice_and_settling_for_a_source_before_does_nothing(make
     assert site.names("archive") == ["plan.csv"]
 
 
-# Folders that fail
-
-
-async def test_a_missing_folder_is_told_of_and_work_goes_on_when_it_is_back(make_site: Sites) -> None:
-    site = make_site()
-    site.folder.rmdir()
-    with pytest.raises(NotConnectedError) as caught:
-        await site.run()
-    assert caught.value.code == "folder-missing"
-    assert "mount" in caught.value.hint
-    site.folder.mkdir()
-    site.put("plan.csv")
-    await site.run()
-    assert site.skus == ["A", "B", "C"]
-
-
-async def test_a_file_that_cannot_be_opened_holds_up_no_other(
-    make_site: Sites, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    site = make_site()
-    locked = site.put("1.csv")
-    site.put("2.csv")
-    opened = reading.open_untricked
-
-    def refuse(path: Path) -> int:
-        if path == locked:
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return opened(path)
-
-    monkeypatch.setattr(reading, "open_untricked", refuse)
-    with pytest.raises(NotConnectedError) as caught:
-        await site.run()
-    assert caught.value.code == "no-permission"
-    assert str(locked) in caught.value.message
-    assert (site.skus, site.names()) == (["A", "B", "C"], ["1.csv"])
-
-
-async def test_without_file_handles_reading_waits_and_goes_on(make_site: Sites) -> None:
-    site = make_site()
-    site.put("plan.csv")
-    await site.source.wait(timedelta(0))  # what must be open is open
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    held: list[int] = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
-    try:
-        with pytest.raises(OSError, match="Too many open files"):
-            while True:
-                held.append(os.dup(0))
-        with pytest.raises(TransientError) as caught:
-            await site.run()
-        assert caught.value.code == "too-many-files"
-    finally:
-        for descriptor in held:
-            os.close(descriptor)
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    await site.run()
-    assert site.skus == ["A", "B", "C"]
-
-
-async def test_a_read_only_folder_is_told_of_and_the_file_is_put_away_once_it_is_writable(
-    make_site: Sites, small_disk: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.ERROR)
-    site = make_site(small_disk)
-    site.put("plan.csv")
-    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    for _ in range(2):
-        with pytest.raises(NotConnectedError) as caught:
-            await site.run()
-        assert caught.value.code == "read-only"
-    assert site.skus == ["A", "B", "C"]
-    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
-    assert await site.run() == []
-    assert (site.names(), site.names("archive"), site.skus) == ([], ["plan.csv"], ["A", "B", "C"])
-
-
-async def test_an_archive_on_another_file_system_gets_a_durable_copy(make_site: Sites, small_disk: Path) -> None:
-    site = make_site(archive=str(small_disk / "archive"))
-    path = site.put("plan.csv")
-    written_at = path.stat().st_mtime_ns
-    await site.run()
-    archived = small_disk / "archive" / "plan.csv"
-    assert (archived.read_bytes(), archived.stat().st_mtime_ns, site.names()) == (ROWS, written_at, [])
-
-
-async def test_a_full_archive_keeps_the_file_where_it_is_and_goes_on_when_there_is_room(
-    make_site: Sites, small_disk: Path
-) -> None:
-    site = make_site(archive=str(small_disk / "archive"))
-    ballast = small_disk / "ballast"
-    ballast.write_bytes(b"x" * 1020 * 1024)
-    site.put("plan.csv", b"sku\n" + b"A\n" * 50_000)
-    with pytest.raises(NotConnectedError) as caught:
-        await site.run()
-    assert caught.value.code == "disk-full"
-    assert site.names() == ["plan.csv"]
-    ballast.unlink()
-    assert await site.run() == []
-    assert (site.names(), len(site.events)) == ([], 50_000)
-    assert [path.name for path in (small_disk / "archive").iterdir()] == ["plan.csv"]
-
-
-# Waiting
-
-
-async def arrival_wakes(site: Site, name: str = "plan.csv") -> float:
-    """Seconds until a wait ended that an arrival should have ended."""
-    await site.run()
-    async with asyncio.TaskGroup() as group:
-        waiting = group.create_task(site.source.wait(timedelta(seconds=20)))
-        await asyncio.sleep(0.3)
-        assert not waiting.done()
-        site.put(name)
-        started = time.monotonic()
-    return time.monotonic() - started
-
-
-async def test_waiting_ends_at_once_when_a_file_arrives(make_site: Sites) -> None:
-    assert await arrival_wakes(make_site()) < 0.8
-
-
-async def test_waiting_ends_soon_on_a_share_that_sends_no_notices(
-    make_site: Sites, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    site = make_site()
-    monkeypatch.setattr(site.source, "_concerns_us", lambda change, path: False)
-    monkeypatch.setattr("connectors.files.source._LOOK_AT_FOLDER_EVERY_MS", 300)
-    assert await arrival_wakes(site) < 2
-
-
-async def test_waiting_by_polling_ends_when_a_file_arrives(make_site: Sites) -> None:
-    assert await arrival_wakes(make_site(force_polling=True)) < 2
-
-
-async def test_a_file_that_arrived_after_the_last_look_ends_the_wait(make_site: Sites) -> None:
-    site = make_site()
-    await site.run()
-    await asyncio.sleep(0.02)
-    site.put("plan.csv")
-    async with asyncio.timeout(2):
-        await site.source.wait(timedelta(seconds=20))
-
-
-async def test_waiting_ends_after_the_longest_and_outlives_a_folder_that_vanishes(make_site: Sites) -> None:
-    site = make_site()
-    await site.run()
-    site.folder.rmdir()
-    with pytest.raises(NotConnectedError):
-        await site.run()
-    started = time.monotonic()
-    await site.source.wait(timedelta(milliseconds=300))
-    assert 0.25 < time.monotonic() - started < 1
-    site.folder.mkdir()
-    assert await arrival_wakes(site) < 0.8
-
-
-async def test_waiting_ends_when_a_moving_file_may_have_come_to_rest(make_site: Sites) -> None:
-    site = make_site(guard=StableSize(rest=timedelta(milliseconds=400)))
-    site.put("plan.csv")
-    await site.run()
-    started = time.monotonic()
-    await site.source.wait(timedelta(seconds=20))
-    assert time.monotonic() - started < 1.5
-    site.clock.seconds += 0.5
-    await site.run()
-    assert site.skus == ["A", "B", "C"]
-
-
-async def test_closing_ends_a_wait(make_site: Sites) -> None:
-    site = make_site()
-    await site.run()
-    async with asyncio.timeout(2), asyncio.TaskGroup() as group:
-        group.create_task(site.source.wait(timedelta(seconds=20)))
-        await asyncio.sleep(0.2)
-        await site.source.close()
-
-
-async def test_a_cancelled_wait_lets_the_next_one_watch(make_site: Sites) -> None:
-    site = make_site()
-    await site.run()
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.2):
-            await site.source.wait(timedelta(seconds=20))
-    assert await arrival_wakes(site) < 0.8
-
-
 # All kinds at once
 
 
@@ -934,4 +744,3 @@ async def test_every_error_names_its_cure(make_site: Sites) -> None:
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(ValueError, match="patern"):
         SourceSettings.model_validate({"folder": "in", "format": CsvSettings(), "patern": "*"})
-    assert issubclass(NotConnectedError, DistctlError)

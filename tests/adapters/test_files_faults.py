@@ -1,0 +1,185 @@
+"""A files source on folders that fail: it says so, loses nothing and goes on by itself (faults F11, F13, F22)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from connectors.files import folder as folders
+from connectors.files.settings import SourceSettings, StableSize
+from connectors.files.source import FilesSource
+from connectors.formats.settings import CsvSettings
+from connectors.testing import HeldMemory, surroundings
+from state.model.errors import NotConnectedError, TransientError
+
+ROWS = b"sku,qty\nA,1\nB,2\nC,3\n"
+
+
+class Inbox:
+    """A watched folder, its source and the agent's memory."""
+
+    def __init__(self, home: Path, **settings: Any) -> None:
+        self.folder = home / "in"
+        self.folder.mkdir()
+        self.memory = HeldMemory()
+        guard = StableSize(rest=timedelta(0), empty_rest=timedelta(0))
+        known = {"folder": "in", "format": CsvSettings(), "guard": guard} | settings
+        self.source = FilesSource(SourceSettings.model_validate(known), surroundings(home, memory=self.memory))
+        self.records = 0
+
+    def put(self, name: str, content: bytes = ROWS) -> Path:
+        path = self.folder / name
+        path.write_bytes(content)
+        return path
+
+    async def run(self) -> int:
+        """How many records were new."""
+        before = self.records
+        async for batch in self.source.read():
+            self.records += len(batch.records)
+            self.memory.commit(batch)
+            await self.source.settle(batch)
+        return self.records - before
+
+    def names(self, folder: str = ".") -> list[str]:
+        return sorted(path.name for path in (self.folder / folder).iterdir() if not path.is_dir())
+
+
+MakeInbox = Callable[..., Inbox]
+
+
+@pytest.fixture
+async def make_inbox(tmp_path: Path) -> AsyncIterator[MakeInbox]:
+    made: list[Inbox] = []
+
+    def make(home: Path = tmp_path, **settings: Any) -> Inbox:
+        made.append(Inbox(home, **settings))
+        return made[-1]
+
+    yield make
+    for inbox in made:
+        await inbox.source.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a megabyte, for what only a mount can show."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no right to mount a small file system: {mounted.stderr.decode().strip()}")
+    yield path
+    subprocess.run(["umount", "-l", path], check=True)
+
+
+def remount(disk: Path, mode: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{mode}", disk], check=True)
+
+
+async def test_a_missing_folder_is_told_of_and_work_goes_on_when_it_is_back(make_inbox: MakeInbox) -> None:
+    inbox = make_inbox()
+    inbox.folder.rmdir()
+    with pytest.raises(NotConnectedError) as caught:
+        await inbox.run()
+    assert caught.value.code == "folder-missing"
+    assert "mount" in caught.value.hint
+    inbox.folder.mkdir()
+    inbox.put("plan.csv")
+    assert await inbox.run() == 3
+
+
+async def test_a_file_that_cannot_be_opened_holds_up_no_other(
+    make_inbox: MakeInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = make_inbox()
+    locked = inbox.put("1.csv")
+    inbox.put("2.csv")
+
+    def refuse(path: Path) -> int:
+        if path == locked:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return folders.open_untricked(path)
+
+    monkeypatch.setattr("connectors.files.reading.open_untricked", refuse)  # root may open everything
+    with pytest.raises(NotConnectedError) as caught:
+        await inbox.run()
+    assert caught.value.code == "no-permission"
+    assert str(locked) in caught.value.message
+    assert (inbox.records, inbox.names()) == (3, ["1.csv"])
+
+
+def use_up_handles(held: list[int], hard: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        while True:
+            held.append(os.dup(0))
+    except OSError:
+        return
+
+
+async def test_without_file_handles_reading_waits_and_goes_on(make_inbox: MakeInbox) -> None:
+    inbox = make_inbox()
+    inbox.put("plan.csv")
+    await inbox.source.wait(timedelta(0))  # what must be open is open
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held: list[int] = []
+    try:
+        use_up_handles(held, limits[1])
+        with pytest.raises(TransientError) as caught:
+            await inbox.run()
+        assert caught.value.code == "too-many-files"
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert await inbox.run() == 3
+
+
+async def test_a_read_only_folder_is_told_of_and_the_file_is_put_away_once_it_is_writable(
+    make_inbox: MakeInbox, small_disk: Path
+) -> None:
+    inbox = make_inbox(small_disk)
+    inbox.put("plan.csv")
+    remount(small_disk, "ro")
+    for _ in range(2):
+        with pytest.raises(NotConnectedError) as caught:
+            await inbox.run()
+        assert caught.value.code == "read-only"
+    remount(small_disk, "rw")
+    await inbox.run()
+    assert (inbox.records, inbox.names(), inbox.names("archive")) == (3, [], ["plan.csv"])
+
+
+async def test_an_archive_on_another_file_system_gets_a_durable_copy(make_inbox: MakeInbox, small_disk: Path) -> None:
+    inbox = make_inbox(archive=str(small_disk / "archive"))
+    path = inbox.put("plan.csv")
+    written_at = path.stat().st_mtime_ns
+    await inbox.run()
+    archived = small_disk / "archive" / "plan.csv"
+    assert (archived.read_bytes(), archived.stat().st_mtime_ns, inbox.names()) == (ROWS, written_at, [])
+
+
+async def test_a_full_archive_keeps_the_file_where_it_is_and_goes_on_when_there_is_room(
+    make_inbox: MakeInbox, small_disk: Path
+) -> None:
+    inbox = make_inbox(archive=str(small_disk / "archive"))
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * 1020 * 1024)
+    inbox.put("plan.csv", b"sku\n" + b"A\n" * 50_000)
+    with pytest.raises(NotConnectedError) as caught:
+        await inbox.run()
+    assert caught.value.code == "disk-full"
+    assert inbox.names() == ["plan.csv"]
+    ballast.unlink()
+    assert await inbox.run() == 0
+    assert (inbox.names(), inbox.records) == ([], 50_000)
+    assert [path.name for path in (small_disk / "archive").iterdir()] == ["plan.csv"]
