@@ -70,6 +70,11 @@ class Counts(_Wire):
         """Owed and on its way: everything unsettled that was not set aside."""
         return self.pending + self.inflight + self.in_doubt + self.delayed
 
+    @property
+    def owed(self) -> int:
+        """Everything unsettled."""
+        return self.backlog + self.parked
+
 
 class LaneRow(Counts):
     """One leg (flow, target). `due_since` is when its longest waiting key could have been sent; None: nothing waits."""

@@ -1,0 +1,28 @@
+"""What is so now and may need a person: pure, from the lanes and what the agent says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from agent.control.schema import Condition, LaneRow
+
+
+def conditions_of(lanes: Sequence[LaneRow], *, open_dead_letters: int, troubles: Sequence[str]) -> list[Condition]:
+    """The conditions that hold, the most urgent first. A shadow lane counts for nothing."""
+    return list(_conditions([lane for lane in lanes if not lane.shadow_of], open_dead_letters, troubles))
+
+
+def _conditions(lanes: Sequence[LaneRow], letters: int, troubles: Sequence[str]) -> Iterator[Condition]:
+    if troubles:
+        yield Condition(name="trouble", count=len(troubles), text="; ".join(troubles))
+    if doubts := sum(lane.in_doubt for lane in lanes):
+        yield Condition(name="in-doubt", count=doubts, text=f"{doubts:,} in doubt: distctl indoubt list")
+    if letters:
+        yield Condition(name="parked", count=letters, text=f"{letters:,} set aside: distctl dlq list")
+    if cut_off := sorted({lane.target for lane in lanes if lane.breaker != "closed"}):
+        yield Condition(name="unreachable", count=len(cut_off), text=f"unreachable: {', '.join(cut_off)}")
+    for state in ("held", "frozen"):
+        if stopped := [f"{lane.flow} to {lane.target}" for lane in lanes if lane.state == state]:
+            yield Condition(name=state, count=len(stopped), text=f"{state}: {', '.join(stopped)}")
+    if backlog := sum(lane.backlog for lane in lanes):
+        yield Condition(name="backlog", count=backlog, text=f"{backlog:,} on their way")

@@ -1,0 +1,56 @@
+"""The store's figures for Prometheus, from the same answer that `distctl status` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from agent.control.schema import LaneRow, Status
+
+_STATES = ("pending", "inflight", "in_doubt", "delayed", "parked", "delivered", "superseded", "discarded")
+
+
+def expose(status: Status) -> bytes:
+    """The text exposition format. Lanes are labelled by flow and target, which the estate bounds."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Figures(status))
+    return generate_latest(registry)
+
+
+class _Figures(Collector):
+    def __init__(self, status: Status) -> None:
+        self._status = status
+
+    def collect(self) -> Iterable[Metric]:
+        """One family a figure."""
+        yield _deliveries(self._status.lanes)
+        yield from _waits(self._status)
+        yield GaugeMetricFamily(
+            "distctl_dead_letters_open", "Dead letters that are open", value=self._status.open_dead_letters
+        )
+        yield GaugeMetricFamily("distctl_events_last", "Number of the last event taken in", value=self._status.events)
+
+
+def _deliveries(lanes: Iterable[LaneRow]) -> Metric:
+    family = GaugeMetricFamily("distctl_deliveries", "Deliveries by state", labels=("flow", "target", "state"))
+    for lane in lanes:
+        for state in _STATES:
+            family.add_metric((lane.flow, lane.target, state), getattr(lane, state))
+    return family
+
+
+def _waits(status: Status) -> Iterator[Metric]:
+    waits = GaugeMetricFamily(
+        "distctl_lane_wait_seconds", "How long the oldest due key waits", labels=("flow", "target")
+    )
+    breakers = GaugeMetricFamily("distctl_target_unreachable", "1 while a target's breaker is open", labels=("target",))
+    for lane in status.lanes:
+        wait = (status.as_of - lane.due_since).total_seconds() if lane.due_since else 0.0
+        waits.add_metric((lane.flow, lane.target), wait)
+    for target, breaker in sorted({(lane.target, lane.breaker) for lane in status.lanes}):
+        breakers.add_metric((target,), float(breaker != "closed"))
+    yield waits
+    yield breakers

@@ -1,0 +1,305 @@
+"""The desk on the agent's own store: each answer is one consistent read, made on a reader thread."""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from importlib.metadata import version
+from typing import Any, Final, TypeVar
+
+import orjson
+from pydantic import BaseModel
+
+from agent.control.conditions import conditions_of
+from agent.control.desk import Slice
+from agent.control.gauges import expose
+from agent.control.schema import (
+    AuditRow,
+    AuditVerdict,
+    Counts,
+    DeadLetterDetail,
+    DeadLetterRow,
+    EventDetail,
+    EventRow,
+    FlowRow,
+    Health,
+    InDoubtDetail,
+    InDoubtRow,
+    LaneRow,
+    Page,
+    RawBytes,
+    Reloaded,
+    Status,
+    TraceView,
+)
+from state import audit, views
+from state.database import Database
+from state.model.clock import Clock, to_millis
+from state.model.errors import ConfigError, DistctlError, NotFoundError
+from state.model.estate import Estate, FlowSpec
+
+T = TypeVar("T", bound=BaseModel)
+
+_TRACED_AT_MOST: Final = 1000
+_VERIFY_SECONDS: Final = 120.0
+_COUNTS: Final = tuple(Counts.model_fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """What the desk asks the runtime, which alone knows it."""
+
+    site: str
+    started_at: datetime
+    clock: Clock
+    estate: Callable[[], Estate]  # in force now
+    troubles: Callable[[], Sequence[str]]  # what does not work at the moment, one sentence each
+    metrics: Callable[[], bytes]  # this process's own figures
+    reload: Callable[[str], Awaitable[bool]]  # in the name of; answers whether the estate changed
+
+
+class StoreDesk:
+    """A `Desk` that reads the store of one running agent."""
+
+    def __init__(self, database: Database, running: Running) -> None:
+        self._database = database
+        self._running = running
+
+    async def status(self) -> Status:
+        """The agent in one answer."""
+        about = self._about()
+        lanes, events, letters = await self._database.read(partial(_overview, now=to_millis(about["as_of"])))
+        rows = [LaneRow.model_validate(lane) for lane in lanes]
+        estate = self._running.estate()
+        return Status(
+            **about,
+            version=version("distctl"),
+            started_at=self._running.started_at,
+            estate=estate.settings.name,
+            estate_hash=estate.hash,
+            events=events,
+            open_dead_letters=letters,
+            totals=total(lane for lane in rows if not lane.shadow_of),
+            conditions=conditions_of(rows, open_dead_letters=letters, troubles=self._running.troubles()),
+            lanes=rows,
+        )
+
+    async def flows(self) -> Page[FlowRow]:
+        """Every flow in force, and those that still owe something."""
+        about = self._about()
+        lanes, sources = await self._database.read(partial(_flows, now=to_millis(about["as_of"])))
+        rows = [LaneRow.model_validate(lane) for lane in lanes]
+        estate = self._running.estate()
+        gone = sorted({lane.flow for lane in rows if lane.flow not in estate.flows and total([lane]).owed})
+        named = [
+            *(_flow_row(spec, estate, rows, sources) for spec in estate.flows.values()),
+            *(_gone_row(flow, rows) for flow in gone),
+        ]
+        return Page[FlowRow](**about, items=named)
+
+    async def lanes(self) -> Page[LaneRow]:
+        """Every lane."""
+        about = self._about()
+        rows = await self._database.read(partial(views.lanes, now=to_millis(about["as_of"])))
+        return Page[LaneRow](**about, items=[LaneRow.model_validate(row) for row in rows])
+
+    async def events(self, part: Slice, *, flow: str | None = None, key: str | None = None) -> Page[EventRow]:
+        """Events, of one flow or about one business key."""
+        query = partial(views.events, before=_before(part), limit=part.limit + 1, flow=flow, key=key)
+        return Page[EventRow](**self._page(EventRow, await self._database.read(query), part, "seq"))
+
+    async def event(self, event: str) -> EventDetail:
+        """One event by its id or its local number."""
+        row = await self._database.read(partial(_event, event))
+        if row is None:
+            hint = "ids have 32 hexadecimal digits, numbers are those of `distctl events`"
+            raise NotFoundError(f"there is no event {event}", hint=hint, code="no-event")
+        return EventDetail.model_validate({**self._about(), **row, "data": orjson.loads(row["data"])})
+
+    async def trace(self, key: str) -> TraceView:
+        """Everything known of a business key."""
+        steps = await self._database.read(partial(views.trace, key=key, limit=_TRACED_AT_MOST))
+        if not steps:
+            hint = "keys are compared letter by letter; `distctl events` shows recent ones"
+            raise NotFoundError(f"nothing is known of {key}", hint=hint, code="no-key")
+        return TraceView.model_validate({**self._about(), "key": key, "steps": steps})
+
+    async def dead_letters(
+        self, part: Slice, *, flow: str | None = None, code: str | None = None, closed: bool = False
+    ) -> Page[DeadLetterRow]:
+        """Dead letters that are open; with `closed` the others too."""
+        before, limit = _before(part), part.limit + 1
+        query = partial(views.dead_letters, before=before, limit=limit, flow=flow, code=code, closed=closed)
+        return Page[DeadLetterRow](**self._page(DeadLetterRow, await self._database.read(query), part, "id"))
+
+    async def dead_letter(self, number: int) -> DeadLetterDetail:
+        """One dead letter with its raw bytes."""
+        row = await self._database.read(partial(views.dead_letter, number=number))
+        if row is None:
+            hint = "`distctl dlq list --all` has every one"
+            raise NotFoundError(f"there is no dead letter {number}", hint=hint, code="no-dead-letter")
+        return DeadLetterDetail.model_validate({**self._about(), **row, "raw": _bytes(row)})
+
+    async def in_doubt(self, part: Slice, *, flow: str | None = None) -> Page[InDoubtRow]:
+        """Deliveries in doubt."""
+        query = partial(views.in_doubt, before=_before(part), limit=part.limit + 1, flow=flow)
+        return Page[InDoubtRow](**self._page(InDoubtRow, await self._database.read(query), part, "delivery"))
+
+    async def in_doubt_delivery(self, delivery: int) -> InDoubtDetail:
+        """One delivery in doubt with its evidence."""
+        row = await self._database.read(partial(views.in_doubt_delivery, delivery=delivery))
+        if row is None:
+            hint = "it may be settled by now; `distctl indoubt list` has those that are not"
+            raise NotFoundError(f"delivery {delivery} is not in doubt", hint=hint, code="not-in-doubt")
+        return InDoubtDetail.model_validate({**self._about(), **row, "payload": _bytes(row)})
+
+    async def audit(self, part: Slice, *, actor: str | None = None, target: str | None = None) -> Page[AuditRow]:
+        """Audit entries."""
+        before, limit = _before(part), part.limit + 1
+        query = partial(audit.entries, actor=actor, target=target, before_seq=before, limit=limit)
+        rows = [_audit_row(entry) for entry in await self._database.read(query)]
+        return Page[AuditRow](**self._page(AuditRow, rows, part, "seq"))
+
+    async def audit_verdict(self) -> AuditVerdict:
+        """Whether the audit's chain is whole."""
+        head, broken = await self._database.read(_verdict, deadline=_VERIFY_SECONDS)
+        return AuditVerdict(
+            **self._about(),
+            ok=broken is None,
+            entries=head.seq,
+            head=head.hash,
+            first_bad=broken.seq if broken else None,
+            reason=broken.finding if broken else "",
+        )
+
+    async def health(self) -> Health:
+        """Whether the agent works."""
+        troubles = list(self._running.troubles())
+        try:
+            await self._database.read(views.count_events)
+        except DistctlError as error:
+            troubles.append(error.message)
+        return Health(**self._about(), ok=not troubles, troubles=troubles)
+
+    async def metrics(self) -> bytes:
+        """This process's own figures and the store's."""
+        return self._running.metrics() + expose(await self.status())
+
+    async def reload(self, *, caller: str) -> Reloaded:
+        """Read the estate folder again now."""
+        changed = await self._running.reload(caller)
+        return Reloaded(**self._about(), estate_hash=self._running.estate().hash, changed=changed)
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "as_of": self._running.clock.now(),
+            "site": self._running.site,
+            "environment": self._running.estate().settings.environment.value,
+        }
+
+    def _page(self, model: type[T], rows: Sequence[views.Row], part: Slice, number: str) -> dict[str, Any]:
+        """`rows` may hold one more than was asked for, which shows that there is a next page."""
+        shown = rows[: part.limit]
+        after = str(shown[-1][number]) if len(rows) > part.limit else None
+        return {**self._about(), "items": [model.model_validate(row) for row in shown], "next": after}
+
+
+def total(lanes: Iterable[Counts]) -> Counts:
+    """The counters of several lanes together."""
+    sums = dict.fromkeys(_COUNTS, 0)
+    for lane in lanes:
+        for name in _COUNTS:
+            sums[name] += getattr(lane, name)
+    return Counts(**sums)
+
+
+def _overview(connection: sqlite3.Connection, *, now: int) -> tuple[list[views.Row], int, int]:
+    events, letters = views.count_events(connection), views.count_open_dead_letters(connection)
+    return views.lanes(connection, now=now), events, letters
+
+
+def _flows(connection: sqlite3.Connection, *, now: int) -> tuple[list[views.Row], dict[str, views.Row]]:
+    return views.lanes(connection, now=now), views.sources(connection)
+
+
+def _event(event: str, connection: sqlite3.Connection) -> views.Row | None:
+    seq = _seq(connection, event)
+    return None if seq is None else views.event(connection, seq)
+
+
+def _seq(connection: sqlite3.Connection, event: str) -> int | None:
+    if len(event) == 32:
+        try:
+            return views.seq_of_event(connection, bytes.fromhex(event))
+        except ValueError:
+            return None
+    return int(event) if event.isascii() and event.isdecimal() and len(event) < 19 else None
+
+
+def _verdict(connection: sqlite3.Connection) -> tuple[audit.AuditHead, audit.AuditBreak | None]:
+    return audit.head(connection), audit.verify(connection)
+
+
+def _flow_row(spec: FlowSpec, estate: Estate, lanes: Sequence[LaneRow], sources: dict[str, views.Row]) -> FlowRow:
+    source = "/".join(estate.resolve(spec.source.system) or (spec.source.system,))
+    targets = ["/".join(estate.resolve(target.system) or (target.system,)) for target in spec.targets]
+    counts = total(lane for lane in lanes if lane.flow == spec.flow and not lane.shadow_of)
+    return FlowRow(
+        flow=spec.flow,
+        owner=spec.owner,
+        tier=spec.tier,
+        contract=spec.contract,
+        source=source,
+        targets=targets,
+        in_force=True,
+        **sources.get(f"{spec.flow}@{source}", {}),
+        **counts.model_dump(),
+    )
+
+
+def _gone_row(flow: str, lanes: Sequence[LaneRow]) -> FlowRow:
+    left = [lane for lane in lanes if lane.flow == flow and not lane.shadow_of]
+    targets = [lane.target for lane in left]
+    tier = min((lane.tier for lane in left), default=3)
+    return FlowRow(flow=flow, tier=tier, targets=targets, in_force=False, **total(left).model_dump())
+
+
+def _audit_row(entry: audit.AuditEntry) -> views.Row:
+    return {
+        "seq": entry.seq,
+        "at": entry.at_ms,
+        "actor": entry.actor,
+        "action": entry.action,
+        "target": entry.target,
+        "reason": entry.reason,
+        "before": entry.before,
+        "after": entry.after,
+        "request_id": entry.request_id,
+        "details": entry.details,
+        "hash": entry.hash,
+    }
+
+
+def _before(part: Slice) -> int:
+    if part.cursor is None:
+        return views.NEWEST
+    if part.cursor.isascii() and part.cursor.isdecimal() and len(part.cursor) < 19:
+        return int(part.cursor)
+    hint = "pass on what the page before gave as `next`"
+    raise ConfigError("the cursor is none of this list", hint=hint, code="bad-cursor")
+
+
+def _bytes(row: views.Row) -> RawBytes:
+    size, content = row.pop("size") or 0, row.pop("bytes") or b""
+    is_cut = size > len(content)
+    try:
+        # A cut may go through the middle of a character, which is no reason to call the whole no text.
+        text = codecs.getincrementaldecoder("utf-8")().decode(content, final=not is_cut)
+    except UnicodeDecodeError:
+        return RawBytes(size=size, base64=base64.b64encode(content).decode(), is_cut=is_cut)
+    return RawBytes(size=size, text=text, is_cut=is_cut)
