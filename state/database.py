@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from state.group_commit import GroupCommit, Unit
 from state.migrations import Migration, migrate, shipped
 from state.model.clock import to_millis
 from state.model.errors import DistctlError, StoreError
-from state.sqlite_errors import primary_code, translate
+from state.sqlite_errors import corrupt, primary_code, translate
 from state.store_file import Ownership
 
 T = TypeVar("T")
@@ -61,13 +61,14 @@ class Database:
         check_limit: timedelta = timedelta(seconds=5),
         crash: Callable[[str], None] = lambda _: None,
         on_fatal: Callable[[DistctlError], None] = lambda _: None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> Self:
         """Own the store at `path`, settle its WAL, look for damage, migrate it, and start its writer.
 
-        `crash` is called at each named crash point, on the writer's thread. `on_fatal` is called once, on the loop, when the
-        process has to end. Raises `ConflictError` (another process owns it), `StoreCorruptError`, `ConfigError` (foreign,
-        newer or changed), `StoreError` (locked, full, read-only) or `StoreInDoubtError` (the disk fails).
+        `crash` is called at each named crash point and `sleep` before a group runs again, both on the writer's thread.
+        `on_fatal` is called once, on the loop, when the process has to end. Raises `ConflictError` (another process owns it),
+        `StoreCorruptError`, `ConfigError` (foreign, newer or changed), `StoreError` (locked, full, read-only) or
+        `StoreInDoubtError` (the disk fails).
         """
         database = cls(path, GroupCommit(path, crash=crash, on_fatal=on_fatal, sleep=sleep))
         steps = shipped() if migrations is None else migrations
@@ -94,7 +95,7 @@ class Database:
         """
         stop_at = time.monotonic() + deadline
         reader = await self._free_reader(deadline)
-        reading = asyncio.ensure_future(reader.run(partial(_read, query, stop_at)))
+        reading = reader.submit(partial(_read, query, stop_at))
         # Free again when its thread is done, which may be after its caller gave up.
         reading.add_done_callback(lambda _: self._free_readers.put_nowait(reader))
         try:
@@ -146,11 +147,14 @@ class Database:
 
     async def _start(self, prepare: Callable[[], sqlite3.Connection], readers: int) -> None:
         try:
-            self._writer_thread = await ConnectionThread.start(prepare)
+            self._writer_thread = await ConnectionThread.start("store-writer", prepare)
+            connect = partial(connect_reader, self.path)
             for _ in range(readers):
-                self._readers.append(await ConnectionThread.start(partial(connect_reader, self.path)))
+                self._readers.append(await ConnectionThread.start("store-reader", connect))
         except sqlite3.Error as error:
             raise translate(error, operation="opening", path=self.path) from error
+        except UnicodeDecodeError as error:  # SQLite quotes the damaged schema, which is no text any more
+            raise corrupt(self.path, f"its schema is not text ({error})") from error
         for reader in self._readers:
             self._free_readers.put_nowait(reader)
         self._writer.start(self._writer_thread)

@@ -76,6 +76,8 @@ def connect_reader(path: Path) -> sqlite3.Connection:
         for name in ("busy_timeout", "trusted_schema", "cell_size_check"):
             _set(connection, name, _PRAGMAS[name])
         _set(connection, "query_only", 1)
+        # Only from its first read on does it hold the file, so that a writer that broke is not the last to close and checkpoint.
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     except BaseException:
         connection.close()
         raise

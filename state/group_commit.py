@@ -1,9 +1,10 @@
 """Group commit: many units of work, one transaction, one fsync, one thread hop.
 
-Order: units run one after another, in the order in which they were handed in. Concurrency: one task feeds the one thread
-that owns the writer's connection, and takes what has gathered as soon as that is free: waiting callers share a commit, a
-lone caller waits for nobody. Each unit has its own savepoint, so one that fails is undone alone. A caller's cancellation
-never reaches SQL: its unit was not begun, or it runs wholly.
+Order: units run one after another, in the order in which they were handed in. Concurrency: the one thread that owns the
+writer's connection takes what has gathered as soon as it is free, and goes on until nothing has: waiting callers share a
+commit, a lone caller waits for nobody, and a busy writer does not cross back to the loop between two groups. Each unit has
+its own savepoint, so one that fails is undone alone. A caller's cancellation never reaches SQL: its unit was not begun, or it
+runs wholly. The queue needs no bound of its own: each place in it is a caller that waits.
 
 Crash: a unit whose caller got an answer is on disk; one without an answer was applied wholly or not at all. When the disk fails
 under a commit nobody can say which. Then every caller of the group learns that, all further work is refused, and `on_fatal`
@@ -16,7 +17,7 @@ import asyncio
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,8 +38,6 @@ It has no other effect and does not wait, since it runs again when the transacti
 GROUP_UNITS: Final = 1_000
 GROUP_SECONDS: Final = 0.010
 """A group closes after the unit that passes this, so that nobody waits behind a crowd."""
-QUEUED_UNITS: Final = 10_000
-"""When so many wait, further callers wait for room."""
 
 _RERUN_AFTER_SECONDS: Final = (0.05, 0.1, 0.2)
 
@@ -68,16 +67,6 @@ class _Queued:
         except Exception as error:  # noqa: BLE001 - whatever a unit raises belongs to its caller, not to its group
             self.error = error
 
-    def answer(self) -> None:
-        """Let the caller go on."""
-        if not self.answered.done():
-            self.answered.set_result(None)
-
-    def refuse(self, error: DistctlError) -> None:
-        """Let the caller go on with `error`."""
-        self.error = error
-        self.answer()
-
 
 _Group: TypeAlias = Sequence[_Queued]
 
@@ -95,7 +84,7 @@ class _Outcome:
 
 
 class GroupCommit:
-    """The writer of one store. Start it with `start`, end it with `finish`."""
+    """The writer of one store, from `start` to `finish`. Methods that take a connection run on its thread."""
 
     def __init__(
         self,
@@ -103,32 +92,32 @@ class GroupCommit:
         *,
         crash: Callable[[str], None],
         on_fatal: Callable[[DistctlError], None],
-        sleep: Callable[[float], Awaitable[None]],
+        sleep: Callable[[float], None],
     ) -> None:
         self._path = path
         self._crash = crash
         self._on_fatal = on_fatal
         self._sleep = sleep
-        self._queue: asyncio.Queue[_Queued | None] = asyncio.Queue(QUEUED_UNITS)
+        self._loop = asyncio.get_running_loop()
+        self._pending: deque[_Queued] = deque()
+        self._thread: ConnectionThread | None = None
+        self._draining: asyncio.Future[None] | None = None
         self._is_broken = False
-        self._is_finishing = False
         self._is_control = False
-        self._task: asyncio.Task[None] | None = None
 
     def guard(self, connection: sqlite3.Connection) -> None:
         """From now on refuse a unit that would end the group's transaction or bring in a second file."""
         connection.set_authorizer(self._authorize)
 
     def start(self, thread: ConnectionThread) -> None:
-        """Begin to work for the connection of `thread`."""
-        self._task = asyncio.create_task(self._work(thread), name=f"store-writer {self._path.name}")
+        """Begin to work on `thread`."""
+        self._thread = thread
 
     async def finish(self) -> None:
-        """Settle what is queued, then end."""
-        self._is_finishing = True
-        if self._task:
-            await self._queue.put(None)
-            await self._task
+        """Refuse what comes from now on, and settle what is queued."""
+        self._thread = None
+        while self._draining:
+            await asyncio.wait([self._draining])
 
     @property
     def is_broken(self) -> bool:
@@ -138,14 +127,16 @@ class GroupCommit:
     @property
     def queued(self) -> int:
         """How many units wait for a group."""
-        return self._queue.qsize()
+        return len(self._pending)
 
     async def write(self, unit: Unit[T], name: str) -> T:
         """Run `unit` in the next group and answer what it returned, once that is on disk."""
-        if self._is_broken or self._is_finishing:
+        if self._is_broken or not self._thread:
             raise self._refusal()
-        queued = _Queued(unit, name, asyncio.get_running_loop().create_future())
-        await self._queue.put(queued)
+        queued = _Queued(unit, name, self._loop.create_future())
+        self._pending.append(queued)
+        if not self._draining:
+            self._drain_on(self._thread)
         await queued.answered
         if isinstance(queued.error, sqlite3.Error):
             raise translate(queued.error, operation=name or "a write", path=self._path) from queued.error
@@ -153,25 +144,31 @@ class GroupCommit:
             raise queued.error
         return cast("T", queued.value)
 
-    async def _work(self, thread: ConnectionThread) -> None:
-        while group := await self._next_group():
-            waited_for = [queued for queued in group if not queued.answered.done()]
-            await self._settle(deque([waited_for]), thread)
+    def _drain_on(self, thread: ConnectionThread) -> None:
+        self._draining = thread.submit(self._drain)
+        self._draining.add_done_callback(partial(self._drained, thread))
 
-    async def _next_group(self) -> list[_Queued]:
-        """What has gathered, at least one unit; nothing at the end."""
-        group: list[_Queued] = []
-        queued = await self._queue.get()
-        while queued:
-            group.append(queued)
-            if len(group) == GROUP_UNITS or self._queue.empty():
-                return group
-            queued = self._queue.get_nowait()
-        if group:
-            self._queue.put_nowait(None)
-        return group
+    def _drained(self, thread: ConnectionThread, _: asyncio.Future[None]) -> None:
+        """The thread found nothing more; what has come since then needs it again."""
+        self._draining = None
+        if self._pending:
+            self._drain_on(thread)
 
-    async def _settle(self, stretches: deque[_Group], thread: ConnectionThread) -> None:
+    def _drain(self, connection: sqlite3.Connection) -> None:
+        while self._pending:
+            group = self._next_group()
+            try:
+                self._settle(deque([group]), connection)
+            except BaseException:  # noqa: BLE001 - everybody is told: a writer that died in silence would hang its callers
+                self._break(group, None)
+
+    def _next_group(self) -> list[_Queued]:
+        """What has gathered, without those whose callers gave up."""
+        size = min(len(self._pending), GROUP_UNITS)
+        gathered = (self._pending.popleft() for _ in range(size))
+        return [queued for queued in gathered if not queued.answered.done()]
+
+    def _settle(self, stretches: deque[_Group], connection: sqlite3.Connection) -> None:
         """Commit each stretch of units, dividing one where a unit took the transaction down with it."""
         delays = iter(_RERUN_AFTER_SECONDS)
         while stretches:
@@ -179,26 +176,19 @@ class GroupCommit:
             if self._is_broken or not units:
                 self._refuse(units)
                 continue
-            outcome = await self._run(units, thread)
-            if outcome is None or (outcome.error and is_fatal(outcome.error, self._path)):
-                self._break(units, outcome.error if outcome else None)
+            outcome = self._transaction(units, connection)
+            if outcome.error and is_fatal(outcome.error, self._path):
+                self._break(units, outcome.error)
             elif outcome.error is None:
-                _answer(units[: outcome.done])
+                self._answer(units[: outcome.done])
                 stretches.appendleft(units[outcome.done :])
             elif parts := _divide(units, outcome):
                 stretches.extendleft(reversed(parts))
             elif is_vanishing(outcome.error) and (delay := next(delays, None)):
-                await self._sleep(delay)
+                self._sleep(delay)
                 stretches.appendleft(units)
             else:
                 self._fail(units, outcome.error)
-
-    async def _run(self, units: _Group, thread: ConnectionThread) -> _Outcome | None:
-        """One transaction; None where it ended in a way that nobody foresaw."""
-        try:
-            return await thread.run(partial(self._transaction, units))
-        except Exception:  # noqa: BLE001 - told to every caller and to on_fatal: a writer that died in silence would hang them
-            return None
 
     def _transaction(self, units: _Group, connection: sqlite3.Connection) -> _Outcome:
         self._crash("store.before_begin")
@@ -270,20 +260,26 @@ class GroupCommit:
             return sqlite3.SQLITE_DENY
         return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_ATTACH else sqlite3.SQLITE_OK
 
+    def _answer(self, units: _Group) -> None:
+        self._loop.call_soon_threadsafe(_answer, units)
+
     def _fail(self, units: _Group, error: sqlite3.Error) -> None:
         for queued in units:
-            queued.refuse(translate(error, operation=queued.name or "a write", path=self._path))
+            queued.error = translate(error, operation=queued.name or "a write", path=self._path)
+        self._answer(units)
 
     def _refuse(self, units: _Group) -> None:
         for queued in units:
-            queued.refuse(self._refusal())
+            queued.error = self._refusal()
+        self._answer(units)
 
     def _break(self, units: _Group, error: sqlite3.Error | None) -> None:
         """Stop using the connection for good."""
         self._is_broken = True
         for queued in units:
-            queued.refuse(self._fatal(error, queued.name or "a write"))
-        asyncio.get_running_loop().call_soon(self._on_fatal, self._fatal(error, "a commit"))
+            queued.error = self._fatal(error, queued.name or "a write")
+        self._answer(units)
+        self._loop.call_soon_threadsafe(self._on_fatal, self._fatal(error, "a commit"))
 
     def _fatal(self, error: sqlite3.Error | None, operation: str) -> DistctlError:
         if error:
@@ -302,9 +298,11 @@ class GroupCommit:
         return StoreError(f"the store {self._path} is closed", hint="Nothing was applied", code="store-closed")
 
 
-def _answer(units: Iterable[_Queued]) -> None:
+def _answer(units: _Group) -> None:
+    """On the loop: let the callers go on who still wait."""
     for queued in units:
-        queued.answer()
+        if not queued.answered.done():
+            queued.answered.set_result(None)
 
 
 def _divide(units: _Group, outcome: _Outcome) -> list[_Group]:
