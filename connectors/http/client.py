@@ -91,7 +91,7 @@ class HttpClient:
         Raises `NotConnectedError` where it leads to another server: our credentials do not go there.
         """
         address = urljoin(current, link)
-        if not address.isascii() or not address.isprintable() or _origin(address) != self._origin:
+        if not link.isascii() or not link.isprintable() or _origin(address) != self._origin:
             raise NotConnectedError(
                 f"the next page leads elsewhere: {self.safe(link)}",
                 hint=f"links are followed on {self._origin} only; set base_url to the server that serves the pages",

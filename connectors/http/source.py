@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -52,7 +52,7 @@ class HttpSource:
         self._memory = surroundings.memory
         self._client = HttpClient(settings, home=surroundings.home, deadline=surroundings.deadline)
 
-    async def read(self) -> AsyncIterator[Batch]:
+    async def read(self) -> AsyncGenerator[Batch, None]:
         """Every record since the last commit that is not known, page by page.
 
         Raises `NotConnectedError` or `TransientError` where the list cannot be read now; of a page that is not whole
@@ -78,7 +78,7 @@ class HttpSource:
         """Close the connections."""
         await self._client.close()
 
-    async def _pages(self, progress: Progress) -> AsyncGenerator[_Page]:
+    async def _pages(self, progress: Progress) -> AsyncGenerator[_Page, None]:
         settings = self._settings
         parameters = {**settings.query, **first_parameters(settings.pagination), **progress.parameters()}
         address = with_parameters(self._client.address(settings.path), parameters)
