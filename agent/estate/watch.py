@@ -1,0 +1,53 @@
+"""Notices that the estate folder changed: at once by watchfiles, and by looking again now and then, since notices get lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Final
+
+from watchfiles import Change, awatch
+
+FOLDERS: Final = ("sites", "flows", "partners", "contracts", "workflows", "calendars", "master", "samples")
+_LOOK_AGAIN_MS: Final = 15_000
+_QUIET_MS: Final = 400
+"""An edit is read when the folder was quiet this long, so that a checkout of many files is read once."""
+
+
+async def watch(folder: Path, stopping: asyncio.Event) -> AsyncGenerator[None, None]:
+    """One item whenever files of the estate differ from what they were; ends when `stopping` is set."""
+    root = folder.resolve()
+
+    def belongs(_: Change, path: str) -> bool:
+        parts = Path(path).relative_to(root).parts if Path(path).is_relative_to(root) else ()
+        return len(parts) == 1 or (bool(parts) and parts[0] in FOLDERS)
+
+    before = await asyncio.to_thread(_state, root)
+    async for _ in awatch(
+        root,
+        watch_filter=belongs,
+        stop_event=stopping,
+        debounce=_QUIET_MS,
+        rust_timeout=_LOOK_AGAIN_MS,
+        yield_on_timeout=True,
+        recursive=True,
+    ):
+        now = await asyncio.to_thread(_state, root)
+        if now != before:
+            before = now
+            yield
+
+
+def _state(root: Path) -> frozenset[tuple[str, int, int]]:
+    """Name, size and time of each file of the estate."""
+    files = [path for path in root.glob("*.yaml")]
+    files += [path for folder in FOLDERS for path in (root / folder).rglob("*")]
+    found = set()
+    for path in files:
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue
+        found.add((str(path), status.st_size, status.st_mtime_ns))
+    return frozenset(found)
