@@ -175,8 +175,9 @@ async def test_a_unit_cannot_end_the_transaction_of_its_group(
     def meddle(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
-    _, refused, _ = await gathered(database, crash, add("a"), meddle, add("b"))
+    first, refused, last = await gathered(database, crash, add("a"), meddle, add("b"))
     assert isinstance(refused, InvariantError)
+    assert (first, last) == (1, 2)
     assert await database.read(names) == ["a", "b"]
 
 
@@ -211,7 +212,8 @@ async def test_a_caller_that_gave_up_before_the_group_began_wrote_nothing(
     await asyncio.sleep(0)
     crash.gate.set()
     await before
-    assert await database.read(names) == ["before"]
+    await database.write(add("after"))
+    assert await database.read(names) == ["before", "after"]
 
 
 async def test_a_thousand_random_cancellations_leave_no_orphan_and_lose_no_answer(database: Database) -> None:
