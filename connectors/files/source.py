@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -83,7 +83,7 @@ class FilesSource:
         self._stop = threading.Event()
         self._is_closed = False
 
-    async def read(self) -> AsyncIterator[Batch]:
+    async def read(self) -> AsyncGenerator[Batch, None]:
         """Every complete file; one that cannot be read now is told of at the end and holds up no other."""
         problem: DistctlError | None = None
         for entry in await self._work.run(self._look):
@@ -193,7 +193,7 @@ class FilesSource:
 
     # Taking
 
-    async def _take(self, entry: Entry) -> AsyncIterator[Batch]:
+    async def _take(self, entry: Entry) -> AsyncGenerator[Batch, None]:
         if (refused := refusals.refusal(entry, max_bytes=self._settings.max_bytes)) is not None:
             async for batch in self._refuse(entry, refused):
                 yield batch
@@ -222,7 +222,7 @@ class FilesSource:
             case _:
                 assert_never(verdict)
 
-    async def _read_file(self, inspected: Inspected, key: str) -> AsyncIterator[Batch]:
+    async def _read_file(self, inspected: Inspected, key: str) -> AsyncGenerator[Batch, None]:
         document = inspected.document(key)
         if not inspected.identity.fingerprint.size:
             yield self._batch(inspected, document, self._empty(inspected))
@@ -262,7 +262,7 @@ class FilesSource:
             remember=(inspected.identity.asked, inspected.identity.asked_here),
         )
 
-    async def _refuse(self, entry: Entry, refused: UnreadableRecord) -> AsyncIterator[Batch]:
+    async def _refuse(self, entry: Entry, refused: UnreadableRecord) -> AsyncGenerator[Batch, None]:
         item = refused_item(entry.name, refused.code, entry.fingerprint)
         taken = _Taken(
             name=entry.name, fingerprint=entry.fingerprint, sha256="", key=f"refused-{item}", into=self._quarantine

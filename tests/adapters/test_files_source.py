@@ -19,6 +19,7 @@ from connectors.files import reading
 from connectors.files.arrivals import HOLDS_BACK_FOR, LINK_GRACE
 from connectors.files.settings import DoneMarker, SourceSettings, StableSize
 from connectors.files.source import WATCHES_LATE_WRITERS_FOR, FilesSource
+from connectors.formats.records import ByteSource
 from connectors.formats.settings import CsvSettings, JsonLinesSettings, JsonSettings, XmlSettings
 from connectors.testing import HeldMemory, SourceContract, WallClock, surroundings
 from state.model.ids import event_id
@@ -337,6 +338,39 @@ async def test_a_file_written_to_while_it_is_read_is_not_taken_until_it_is_whole
     assert site.skus == ["A", "B", "C"]
 
 
+async def test_a_file_written_to_during_the_very_read_is_not_taken(
+    make_site: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_site()
+    path = site.put("plan.csv")
+    read_all = reading._read_all
+
+    def read_and_write(source: ByteSource) -> bytes:
+        with path.open("ab") as late:
+            late.write(b"D,4\n")
+        return read_all(source)
+
+    with monkeypatch.context() as busy:
+        busy.setattr(reading, "_read_all", read_and_write)
+        assert await site.run() == []
+    await site.run()
+    assert site.skus == ["A", "B", "C", "D"]
+
+
+async def test_bytes_that_changed_behind_the_files_time_are_noticed_by_their_hash(
+    make_site: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "HELD_SIZE", 0)
+    site = make_site()
+    path = site.put("plan.csv")
+    (entry,) = folders.entries(site.folder, "*")
+    inspected = reading.inspect(path, entry.fingerprint, None)
+    path.write_bytes(ROWS.replace(b"A", b"X"))
+    os.utime(path, ns=(0, entry.fingerprint.modified_ns))
+    with pytest.raises(reading.MovedError):
+        list(reading.portions(inspected, CsvSettings(), 500))
+
+
 async def test_a_file_that_grows_between_commit_and_archive_gives_only_its_new_records(make_site: Sites) -> None:
     site = make_site()
     path = site.put("plan.csv", ROWS)
@@ -591,6 +625,8 @@ async def test_a_file_swapped_for_a_link_at_the_last_moment_is_not_followed(make
     path.symlink_to(secret)
     with pytest.raises(reading.MovedError):
         reading.inspect(path, entry.fingerprint, None)
+    with pytest.raises(OSError, match="symbolic links"):
+        folders.open_untricked(path)
 
 
 async def test_a_named_pipe_blocks_nothing(make_site: Sites) -> None:
@@ -704,7 +740,7 @@ async def test_killed_inside_a_long_file_and_renamed_before_the_restart_it_gives
     reading_it = site.source.read()
     site.commit(await anext(reading_it))
     site.commit(await anext(reading_it))
-    await reading_it.aclose()  # type: ignore[attr-defined]  # the port says AsyncIterator; an agent that stops closes it
+    await reading_it.aclose()
     path.rename(site.folder / "final.csv")
     site.restart()
     await site.run()

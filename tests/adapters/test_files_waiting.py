@@ -100,7 +100,7 @@ async def test_a_file_that_arrived_after_the_last_look_ends_the_wait(make_inbox:
     await inbox.run()
     await asyncio.sleep(0.02)
     inbox.put("plan.csv")
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(0.8):
         await inbox.source.wait(timedelta(seconds=20))
 
 
