@@ -108,9 +108,12 @@ class Erp:
         return _UNKNOWN if known is None else Reply(status=200, document=known)
 
     def _confirmations(self, request: Request) -> Reply:
-        after = max(int(request.query.get("after") or 0), int(request.query.get("page") or 0))
-        items = self._ledger.confirmations(after=after, limit=PAGE)
-        following = str(items[-1]["number"]) if len(items) == PAGE else None
+        """One page. Its token carries the moment of the first page, so that a walk through the pages is one picture."""
+        number, _, moment = request.query.get("page", "").partition("@")
+        as_of = float(moment) if moment else time.time()
+        after = int(number or request.query.get("after") or 0)
+        items = self._ledger.confirmations(after=after, as_of=as_of, limit=PAGE)
+        following = f"{items[-1]['number']}@{as_of}" if len(items) == PAGE else None
         return Reply(status=200, document={"items": items, "next": following})
 
 

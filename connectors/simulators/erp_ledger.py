@@ -81,12 +81,12 @@ class ErpLedger(Ledger):
             self._remember(key, "/stock", answer)
         return answer
 
-    def confirmations(self, *, after: int, limit: int) -> list[dict[str, Any]]:
-        """Confirmations with a higher number that can be seen by now. One may become visible after its successors."""
+    def confirmations(self, *, after: int, as_of: float, limit: int) -> list[dict[str, Any]]:
+        """Confirmations with a higher number that could be seen at `as_of`. One may become visible after its successors."""
         found = self._connection.execute(
             f"SELECT {', '.join(_CONFIRMATION)} FROM confirmations"  # noqa: S608 - our own column names
             " WHERE number > ? AND visible_at <= ? ORDER BY number LIMIT ?",
-            (after, now(), limit),
+            (after, as_of, limit),
         )
         return [dict(zip(_CONFIRMATION, row, strict=True)) for row in found]
 

@@ -98,6 +98,7 @@ def judge(ledgers: Ledgers, parked: Sequence[Parked]) -> Verdict:
     spoiled = spoiled_records(ledgers)
     checks = [
         *_planned_enough(ledgers),
+        _adds_up(tallies[0]),
         *(check for tally in tallies for check in _arrived(tally)),
         *_parked_exactly(spoiled, parked),
         _misbehaved(ledgers),
@@ -140,6 +141,12 @@ def spoiled_records(ledgers: Ledgers) -> Sequence[Spoiled]:
 def is_published(ledgers: Ledgers) -> bool:
     """Whether planning and warehouse have put out all they had."""
     return all(rows(path, "SELECT 1 FROM finished") for path in (ledgers.planning, ledgers.wms))
+
+
+def count_published_files(ledgers: Ledgers) -> int:
+    """Files that planning has put out so far."""
+    ((count,),) = rows(ledgers.planning, "SELECT count(*) FROM published")
+    return int(count)
 
 
 def _tally(
@@ -196,6 +203,14 @@ def _planned_enough(ledgers: Ledgers) -> Sequence[Check]:
             keys >= LEAST_KEYS,
             f"{keys} keys, so order can be wrong",
         ),
+    )
+
+
+def _adds_up(tally: Tally) -> Check:
+    return _check(
+        "delivered = planned - injected_bad",
+        tally.delivered == tally.planned - tally.injected_bad,
+        f"{tally.delivered} = {tally.planned} - {tally.injected_bad}",
     )
 
 

@@ -18,7 +18,7 @@ _LINE_END: Final = "\r\n"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spoiler:
-    """One way to spoil a row. `field` is the one that the complaint must name, empty where the row as a whole is wrong."""
+    """One way to spoil a row. `field` is a word that the complaint must hold, empty where the row as a whole is wrong."""
 
     kind: str
     field: str
@@ -44,11 +44,11 @@ def _minus(field: str) -> Callable[[Row], Sequence[str]]:
 
 SPOILERS: Final = (
     Spoiler(kind="a letter in a number", field="qty", spoil=_with("qty", "1O")),
-    Spoiler(kind="a unit that is none", field="uom", spoil=_with("uom", "FURLONG")),
+    Spoiler(kind="a unit that is none", field="unit", spoil=_with("uom", "FURLONG")),
     Spoiler(kind="a column too many", field="", spoil=lambda row: [*row.values(), "urgent"]),
     Spoiler(kind="columns missing", field="", spoil=lambda row: list(row.values())[:5]),
     Spoiler(kind="a day that does not exist", field="need_date", spoil=_with("need_date", "2011-02-31")),
-    Spoiler(kind="a negative quantity", field="qty", spoil=_minus("qty")),
+    Spoiler(kind="a negative quantity", field="quantity", spoil=_minus("qty")),
     Spoiler(kind="a byte that is no text", field="", spoil=_with("reason", "d\udce9lai fournisseur")),
     Spoiler(kind="a required value left empty", field="sku", spoil=_with("sku", "")),
     Spoiler(kind="a date of another country", field="order_date", spoil=_with("order_date", "31.05.11")),

@@ -163,12 +163,23 @@ async def test_confirmations_come_in_pages_and_each_once(tmp_path: Path, monkeyp
         assert read == [2, 3, 4, 5]
 
 
+async def test_a_walk_through_the_pages_is_one_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(erp_module, "PAGE", 1)
+    monkeypatch.setattr(erp_module, "_SLOW", 0.0)
+    async with an_erp(tmp_path) as erp:
+        await erp.post("k1", revision=1)
+        first = (await erp.client.get("/confirmations")).json()
+        await erp.post("k2", revision=2)
+        assert (await erp.client.get("/confirmations", params={"page": first["next"]})).json()["items"] == []
+        assert len((await erp.client.get("/confirmations", params={"after": 1})).json()["items"]) == 1
+
+
 def test_a_confirmation_is_never_visible_before_an_older_one_of_its_order(tmp_path: Path) -> None:
     with ErpLedger(tmp_path / "erp.db", key_lifetime=timedelta(minutes=1)) as ledger:
         ledger.apply_order({**ORDER, "revision": 1}, "k1", slow_by=60)
         ledger.apply_order({**ORDER, "revision": 2}, "k2", slow_by=0)
         ledger.apply_order({**ORDER, "reference": "RECO-Y-ALLOY"}, "k3", slow_by=0)
-        assert [item["po_no"] for item in ledger.confirmations(after=0, limit=9)] == ["PO-Y-ALLOY"]
+        assert [item["po_no"] for item in ledger.confirmations(after=0, as_of=time.time(), limit=9)] == ["PO-Y-ALLOY"]
 
 
 def test_the_schedule_is_fixed_by_the_seed_and_holds_every_fault() -> None:
