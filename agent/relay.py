@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, TypeAlias
 
 from agent.answers import Answer, Circumstances, weigh
 from agent.breaker import Breaker
@@ -64,16 +64,18 @@ _GRACE: Final = timedelta(seconds=5)
 _TROUBLES: Final = (NotConnectedError, TransientError, InDoubtError)
 
 
-class Rendering(Protocol):
-    """How a lane's payloads are made and tried again."""
+Render: TypeAlias = Callable[[sqlite3.Connection, Lane, Event], bytes]
+"""The payload of an event for a lane, by the estate that the event carries. Raises `RejectedError`."""
 
-    def render(self, connection: sqlite3.Connection, lane: Lane, event: Event) -> bytes:
-        """The payload of `event` for `lane`, by the estate that the event carries. Raises `RejectedError`."""
-        ...
 
-    def policy(self, lane: Lane) -> RetryPolicy:
-        """How deliveries of the lane are tried again."""
-        ...
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenLane:
+    """A lane that can be worked: how it is reached, what its target remembers, how it is tried again."""
+
+    lane: Lane
+    sink: Sink
+    memory: TargetMemory
+    policy: RetryPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +84,6 @@ class TargetTerms:
 
     name: str  # site/system
     limits: LimitSpec
-    memory: TargetMemory
     weights: Mapping[int, int]
     outage: RetryPolicy = OUTAGE  # how a target that is down is tried
 
@@ -108,9 +109,8 @@ class TargetRelay:
         terms: TargetTerms,
         *,
         database: Database,
-        sinks: Callable[[Lane], Sink],
-        lanes: Sequence[Lane],
-        rendering: Rendering,
+        lanes: Sequence[OpenLane],
+        render: Render,
         leases: Leases,
         clock: Clock,
         dice: random.Random,
@@ -120,9 +120,8 @@ class TargetRelay:
     ) -> None:
         self._terms = terms
         self._database = database
-        self._sinks = sinks
-        self._lanes = list(lanes)
-        self._rendering = rendering
+        self._lanes = {one.lane.id: one for one in lanes}
+        self._render = render
         self._leases = leases
         self._clock = clock
         self._dice = dice
@@ -140,6 +139,11 @@ class TargetRelay:
     def breaker(self) -> Breaker:
         """The target's circuit breaker."""
         return self._breaker
+
+    @property
+    def slots(self) -> int:
+        """How many slots are to be run."""
+        return len(self._wakeups)
 
     def wake(self) -> None:
         """There may be new work."""
@@ -170,7 +174,11 @@ class TargetRelay:
         may_claim = claiming and self._breaker.lets_through(self._clock.now())
         if not may_claim and not last.claims:
             return _Turn(next_due=self._breaker.retry_at)
-        turn = await self._write(last, self._shares.order(self._lanes) if may_claim else (), 1 if trial else None)
+        turn = await self._write(
+            last,
+            self._shares.order(one.lane for one in self._lanes.values()) if may_claim else (),
+            1 if trial else None,
+        )
         if last.fence is not None:
             self._leases.end(last.fence)
         if turn.lane is not None:
@@ -213,9 +221,9 @@ class TargetRelay:
             lane,
             fence=fence,
             limit=limit,
-            memory=self._terms.memory,
+            memory=self._lanes[lane.id].memory,
             call_deadline=self._terms.limits.deadline,
-            render=partial(self._rendering.render, connection, lane),
+            render=partial(self._render, connection, lane),
         )
         if claims:
             self._leases.grant(fence, (self._terms.limits.deadline + _GRACE).total_seconds())
@@ -231,7 +239,7 @@ class TargetRelay:
         if not self._leases.holds(turn.fence):
             turn.answers = [FencedError("the lease expired before the call") for _ in turn.claims]
             return
-        sink = self._sinks(lane)
+        sink = self._lanes[lane.id].sink
         probes = [claim for claim in turn.claims if claim.verdict is Verdict.PROBE]
         sends = [claim for claim in turn.claims if claim.verdict is not Verdict.PROBE]
         self._crash("relay.before_send")
@@ -366,8 +374,8 @@ class TargetRelay:
     def _circumstances(self, claim: Claim, lane: Lane, now: datetime) -> Circumstances:
         return Circumstances(
             now=now,
-            memory=self._terms.memory,
-            policy=self._rendering.policy(lane),
+            memory=self._lanes[lane.id].memory,
+            policy=self._lanes[lane.id].policy,
             call_deadline=self._terms.limits.deadline,
             is_target_alive=self._successes > self._success_marks.get(claim.delivery, self._successes - 1),
             dice=self._dice,

@@ -11,7 +11,7 @@ its own side (a temporary file, an open socket).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -94,7 +94,7 @@ class Memory(Protocol):
 class Source(Protocol):
     """Reads records from a system."""
 
-    def read(self) -> AsyncIterator[Batch]:
+    def read(self) -> AsyncGenerator[Batch, None]:
         """Everything new since the memory's last commit, oldest first; ends when nothing more is there.
 
         Raises `NotConnectedError` or `TransientError` where the system cannot be read now.

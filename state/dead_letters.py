@@ -34,12 +34,11 @@ class Letter:
     message: str
     hint: str
     raw: bytes
-    raw_id: int | None = None
 
 
-def add(connection: sqlite3.Connection, letters: Iterable[Letter], *, now: int) -> None:
-    """Set aside. A record that was set aside before is not set aside again."""
-    connection.executemany(_SQL.add, [_row(letter, now) for letter in letters])
+def add(connection: sqlite3.Connection, letters: Iterable[Letter], *, now: int, raw_id: int | None = None) -> None:
+    """Set aside. A record that was set aside before is not set aside again. `raw_id` is the document of records."""
+    connection.executemany(_SQL.add, [_row(letter, raw_id, now) for letter in letters])
 
 
 def close(
@@ -53,7 +52,7 @@ def close(
     connection.execute(_SQL.close, (state, now, delivery))
 
 
-def _row(letter: Letter, now: int) -> tuple[object, ...]:
+def _row(letter: Letter, raw_id: int | None, now: int) -> tuple[object, ...]:
     return (
         "record" if letter.delivery is None else "delivery",
         None if letter.record_id is None else bytes.fromhex(letter.record_id),
@@ -70,6 +69,6 @@ def _row(letter: Letter, now: int) -> tuple[object, ...]:
         letter.message,
         letter.hint,
         letter.raw,
-        letter.raw_id,
+        raw_id,
         now,
     )

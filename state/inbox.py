@@ -30,7 +30,6 @@ class Arrival:
 
     event: Event
     references: Sequence[tuple[str, str]] = ()
-    raw_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +40,11 @@ class Admitted:
     event: Event
 
 
-def admit(connection: sqlite3.Connection, arrivals: Iterable[Arrival]) -> list[Admitted]:
-    """Write the events that are new, index their business keys, and return them in their order."""
+def admit(connection: sqlite3.Connection, arrivals: Iterable[Arrival], *, raw_id: int | None = None) -> list[Admitted]:
+    """Write the events that are new, index their business keys, and return them in their order.
+
+    `raw_id` is the document that they were read from.
+    """
     origins: dict[tuple[str, ...], int] = {}
     rows: list[tuple[Any, ...]] = []
     links: list[trace.Link] = []
@@ -55,7 +57,7 @@ def admit(connection: sqlite3.Connection, arrivals: Iterable[Arrival]) -> list[A
             continue
         fresh.add(event.id)
         seq += 1
-        rows.append(_row(seq, arrival, _origin(connection, event, origins)))
+        rows.append(_row(seq, event, _origin(connection, event, origins), raw_id))
         links.append((event.subject, event.entity, 1, seq))
         links.extend((key, entity, 0, seq) for entity, key in arrival.references)
         admitted.append(Admitted(Seq(seq), event))
@@ -74,8 +76,9 @@ def keep_raw(
 ) -> int:
     """Keep a document as it arrived, once by its hash; returns its local number."""
     digest = bytes.fromhex(sha256)
-    connection.execute(_SQL.add_raw, (digest, name, size, content, now))
-    return int(connection.execute(_SQL.find_raw, (digest,)).fetchone()[0])
+    found = connection.execute(_SQL.find_raw, (digest,)).fetchone()
+    found = found or connection.execute(_SQL.add_raw, (digest, name, size, content, now)).fetchone()
+    return int(found[0])
 
 
 def get(connection: sqlite3.Connection, seq: Seq) -> Event:
@@ -146,8 +149,7 @@ def _origin(connection: sqlite3.Connection, event: Event, known: dict[tuple[str,
     return known[names]
 
 
-def _row(seq: int, arrival: Arrival, origin: int) -> tuple[Any, ...]:
-    event = arrival.event
+def _row(seq: int, event: Event, origin: int, raw_id: int | None) -> tuple[Any, ...]:
     return (
         seq,
         bytes.fromhex(event.id),
@@ -159,7 +161,7 @@ def _row(seq: int, arrival: Arrival, origin: int) -> tuple[Any, ...]:
         None if event.correlationid == event.id else bytes.fromhex(event.correlationid),
         bytes.fromhex(event.causationid) if event.causationid else None,
         event.traceparent,
-        arrival.raw_id,
+        raw_id,
         event.place,
         orjson.dumps(dict(event.extensions)).decode() if event.extensions else None,
         event.data,

@@ -15,9 +15,8 @@ _QUIET_MS: Final = 400
 """An edit is read when the folder was quiet this long, so that a checkout of many files is read once."""
 
 
-async def watch(folder: Path, stopping: asyncio.Event) -> AsyncGenerator[None, None]:
-    """One item whenever files of the estate differ from what they were; ends when `stopping` is set."""
-    root = folder.resolve()
+async def watch(root: Path, stopping: asyncio.Event) -> AsyncGenerator[None, None]:
+    """One item whenever files below `root` (absolute) differ from what they were; ends when `stopping` is set."""
 
     def belongs(_: Change, path: str) -> bool:
         parts = Path(path).relative_to(root).parts if Path(path).is_relative_to(root) else ()
@@ -41,7 +40,7 @@ async def watch(folder: Path, stopping: asyncio.Event) -> AsyncGenerator[None, N
 
 def _state(root: Path) -> frozenset[tuple[str, int, int]]:
     """Name, size and time of each file of the estate."""
-    files = [path for path in root.glob("*.yaml")]
+    files = list(root.glob("*.yaml"))
     files += [path for folder in FOLDERS for path in (root / folder).rglob("*")]
     found = set()
     for path in files:

@@ -56,7 +56,7 @@ def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     (tmp_path / "distctl.db").touch()
     connection = connect_writer(tmp_path / "distctl.db")
     migrate(connection, shipped(), now_ms=to_millis(NOON), crash=lambda _: None)
-    estates.add(connection, ESTATE, now=0)
+    estates.adopt(connection, ESTATE, now=0)
     yield connection
     connection.close()
 

@@ -42,6 +42,10 @@ class Entity(Record):
         """What people call the thing; equal for all revisions of it, different for different things."""
         raise NotImplementedError
 
+    def references(self) -> tuple[tuple[str, str], ...]:
+        """Other documents that this one names, as (entity, business key): what a trace follows."""
+        return ()
+
 
 Several = Annotated[tuple[_Item, ...], BeforeValidator(sequence), Field(max_length=MAXIMUM_PARTS)]
 """A list in the order given, at most 10,000 long."""

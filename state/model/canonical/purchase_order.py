@@ -101,6 +101,11 @@ class PurchaseOrder(Entity):
         """The order number."""
         return self.po_no
 
+    def references(self) -> tuple[tuple[str, str], ...]:
+        """The recommendations that led to its lines."""
+        named = dict.fromkeys(line.reco_id for line in self.lines if line.reco_id is not None)
+        return tuple(("replenishment-recommendation", reco_id) for reco_id in named)
+
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
         if self.purpose != "cancel":

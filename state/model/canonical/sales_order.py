@@ -91,6 +91,11 @@ class SalesOrder(Entity):
         """The order number."""
         return self.so_no
 
+    def references(self) -> tuple[tuple[str, str], ...]:
+        """The names that the channel and the customer have for it."""
+        aliases = (("channel-order", self.channel_order_id), ("customer-order", self.customer_po))
+        return tuple((entity, key) for entity, key in aliases if key is not None)
+
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
         hint = "An order without lines orders nothing; set status to cancelled and keep its lines"

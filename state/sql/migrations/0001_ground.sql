@@ -5,10 +5,10 @@
 
 -- Every estate that was ever in force. An event is routed by the one it carries, whatever came after.
 CREATE TABLE estates (
-  id        INTEGER PRIMARY KEY AUTOINCREMENT,
-  hash      TEXT    NOT NULL UNIQUE CHECK (length(hash) = 32),
-  document  BLOB    NOT NULL,                                      -- canonical JSON of state.model.estate.Estate
-  stored_at INTEGER NOT NULL
+  id          INTEGER PRIMARY KEY AUTOINCREMENT,
+  hash        TEXT    NOT NULL UNIQUE CHECK (length(hash) = 32),
+  document    BLOB    NOT NULL,                                    -- canonical JSON of state.model.estate.Estate
+  in_force_at INTEGER NOT NULL                                     -- when it last came into force
 ) STRICT;
 
 -- Where events come from: one row for each source, flow, contract and estate.

@@ -21,8 +21,7 @@ SELECT ?, ?, ?, ?, ?, ?, e.id FROM estates e WHERE e.hash = ?
 RETURNING id;
 
 -- :name add_raw
-INSERT INTO raw_documents (sha256, name, size, content, received_at) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (sha256) DO NOTHING;
+INSERT INTO raw_documents (sha256, name, size, content, received_at) VALUES (?, ?, ?, ?, ?) RETURNING id;
 
 -- :name find_raw
 SELECT id FROM raw_documents WHERE sha256 = ?;

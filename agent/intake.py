@@ -1,0 +1,383 @@
+"""Intake: from a source's records to canonical events, with everything that hangs on them in one transaction.
+
+One task a flow's source reads batch after batch, in order. A batch is read and mapped outside the store; then one unit of work
+writes the raw document, the checkpoint, the events, their deliveries and the dead letters of what could not be read. Only then is
+the source told (`settle`), which archives the file or acknowledges the page. A crash before the commit leaves nothing, a crash
+after it makes the source hand over the same records again, whose events have the same ids and are known.
+
+A bad record never stops a file: it becomes a dead letter with its place, rule, cure and raw bytes, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from typing import Final, TypeAlias
+
+import orjson
+
+from agent.crash_points import CrashPoint
+from agent.estate.compiled import CompiledFlow, CompiledLane
+from agent.mapping import Document, Refused
+from agent.raw_archive import RawArchive
+from agent.router import route
+from agent.supervisor import sleep_unless
+from connectors.base import Batch, Source, SourceRecord, UnreadableRecord
+from state import audit, checkpoints, dead_letters, inbox
+from state.database import Database
+from state.dead_letters import Letter
+from state.inbox import Arrival, event_type
+from state.model.canonical.entity import Entity
+from state.model.canonical.reading import parse
+from state.model.canonical.registry import entity_type
+from state.model.canonical.writing import to_json_bytes
+from state.model.clock import Clock, to_millis
+from state.model.errors import NotConnectedError, RejectedError, StoreError, TransientError
+from state.model.estate import Estate
+from state.model.event import Event, Op
+from state.model.ids import event_id
+from state.model.retry import RetryPolicy, honoured
+from state.outbox import Lane, Outbox, Owed
+
+_log = logging.getLogger("distctl.intake")
+_PATIENCE: Final = RetryPolicy(longest=timedelta(minutes=1))
+
+_Passing: TypeAlias = NotConnectedError | TransientError | StoreError
+
+LOW_WATER: Final = 64 * 1024 * 1024
+"""Bytes of free disk below which nothing new is taken in; deliveries go on."""
+
+
+class StoredMemory:
+    """`connectors.base.Memory` of one source, in the store."""
+
+    def __init__(self, database: Database, source: str) -> None:
+        self._database = database
+        self._source = source
+
+    async def checkpoint(self) -> bytes | None:
+        """The checkpoint of the last committed batch."""
+        return await self._database.read(lambda connection: checkpoints.find(connection, self._source))
+
+    async def known(self, items: Collection[str]) -> set[str]:
+        """Those of `items` that were remembered."""
+        return await self._database.read(lambda connection: checkpoints.known(connection, self._source, items))
+
+
+@dataclass(slots=True)
+class _Harvest:
+    """What one batch came to."""
+
+    arrivals: list[Arrival] = field(default_factory=list)
+    lanes: dict[str, Sequence[CompiledLane]] = field(default_factory=dict)  # by event id
+    letters: list[Letter] = field(default_factory=list)
+
+
+class Intake:
+    """The intake of one flow."""
+
+    def __init__(
+        self,
+        flow: CompiledFlow,
+        open_source: Callable[[], Source],
+        *,
+        estate: Estate,
+        lanes: Mapping[str, Lane],
+        database: Database,
+        archive: RawArchive,
+        clock: Clock,
+        dice: random.Random,
+        crash: CrashPoint,
+        on_owed: Callable[[Collection[str]], None],
+        on_read: Callable[[str, int, int], None],
+    ) -> None:
+        self._flow = flow
+        self._open_source = open_source
+        self._estate = estate
+        self._lanes = lanes  # by target name
+        self._database = database
+        self._archive = archive
+        self._clock = clock
+        self._dice = dice
+        self._crash = crash
+        self._on_owed = on_owed
+        self._on_read = on_read
+        self._site, _, self._system = flow.source.partition("/")
+        self._entity: type[Entity] = entity_type(flow.spec.contract)
+
+    @property
+    def name(self) -> str:
+        """How the store knows this source."""
+        return source_name(self._flow)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Read whatever comes until the agent stops; a batch under way is finished first."""
+        failures = 0
+        source = self._open_source()
+        try:
+            while not stopping.is_set():
+                try:
+                    await self.read(source, stopping)
+                    failures = 0
+                except (NotConnectedError, TransientError, StoreError) as error:
+                    failures += 1
+                    await self._pause(error, failures, stopping)
+                else:
+                    await self._wait(source, stopping)
+        finally:
+            await source.close()
+
+    async def read(self, source: Source, stopping: asyncio.Event) -> None:
+        """Take in everything that is there now."""
+        self._require_room()
+        whole: list[SourceRecord | UnreadableRecord] = []
+        async with aclosing(source.read()) as batches:
+            async for batch in batches:
+                whole.extend(batch.records)
+                if self._flow.is_grouped and not batch.last:
+                    continue
+                await self.take_in(batch, whole)
+                whole = []
+                if batch.last:
+                    self._crash("intake.before_settle")
+                    await source.settle(batch)
+                    self._crash("intake.after_settle")
+                if stopping.is_set():
+                    return
+                self._require_room()
+
+    async def take_in(self, batch: Batch, records: Sequence[SourceRecord | UnreadableRecord]) -> None:
+        """Make events of `records` and commit them with the batch's checkpoint."""
+        harvest = await asyncio.to_thread(self._harvest, batch, records)
+        unit = partial(self._store, batch, len(records), harvest)
+        await self._database.write(unit, name="intake.take_in")
+        self._on_read(self._flow.spec.flow, len(harvest.arrivals), len(harvest.letters))
+        self._on_owed({lane.name for lanes in harvest.lanes.values() for lane in lanes})
+        for letter in harvest.letters:
+            _log.warning(
+                "set aside %s: %s. %s",
+                letter.place,
+                letter.message,
+                letter.hint,
+                extra={"flow": letter.flow, "code": letter.code, "place": letter.place},
+            )
+
+    # Reading and mapping: no store.
+
+    def _harvest(self, batch: Batch, records: Sequence[SourceRecord | UnreadableRecord]) -> _Harvest:
+        self._archive.keep(batch.document)
+        harvest = _Harvest()
+        harvest.letters = [self._unreadable(batch, one) for one in records if isinstance(one, UnreadableRecord)]
+        for made in self._documents(records):
+            try:
+                if isinstance(made, Refused):
+                    raise made.error
+                self._accept(batch, made, harvest)
+            except RejectedError as error:
+                harvest.letters.append(self._refused(batch, made.rows, error))
+        return harvest
+
+    def _documents(self, records: Sequence[SourceRecord | UnreadableRecord]) -> Iterator[Document | Refused]:
+        try:
+            yield from self._flow.documents(records)
+        except RejectedError as error:
+            yield Refused(error=error, rows=[one for one in records if isinstance(one, SourceRecord)])
+
+    def _accept(self, batch: Batch, document: Document, harvest: _Harvest) -> None:
+        entity = parse(self._flow.spec.contract, document.data)
+        event = self._event(batch, document, entity)
+        harvest.lanes[event.id] = route(event, self._flow)
+        harvest.arrivals.append(Arrival(event, entity.references()))
+
+    def _event(self, batch: Batch, document: Document, entity: Entity) -> Event:
+        spec, first, now = self._flow.spec, document.rows[0], self._clock.now()
+        data, key = to_json_bytes(entity), entity.business_key
+        identity = event_id(
+            source=f"/{self._flow.source}",
+            flow=spec.flow,
+            batch=batch.document.identity,
+            position=first.position,
+            key=key,
+            content=b"".join(row.raw for row in document.rows),
+        )
+        return Event(
+            id=identity,
+            source=f"/{self._flow.source}",
+            type=event_type(spec.contract, spec.op),
+            subject=key,
+            time=first.changed_at or now,
+            contract=spec.contract,
+            data=data,
+            partitionkey=self._partition_key(data, key),
+            sequence=0,
+            recordedtime=now,
+            correlationid=identity,
+            site=self._site,
+            system=self._system,
+            flow=spec.flow,
+            op=spec.op,
+            environment=self._estate.settings.environment,
+            estate=self._estate.hash,
+            place=first.place,
+            rawref=batch.document.sha256,
+        )
+
+    def _partition_key(self, data: bytes, key: str) -> str:
+        return key if self._flow.key is None else self._flow.partition_key(orjson.loads(data), key)
+
+    def _unreadable(self, batch: Batch, record: UnreadableRecord) -> Letter:
+        return self._letter(
+            batch,
+            position=record.position,
+            place=record.place,
+            field=record.field,
+            rule=record.rule,
+            code=record.code,
+            shown=record.shown,
+            message=record.message,
+            hint=record.hint,
+            raw=record.raw,
+        )
+
+    def _refused(self, batch: Batch, rows: Sequence[SourceRecord], error: RejectedError) -> Letter:
+        return self._letter(
+            batch,
+            position=rows[0].position,
+            place=rows[0].place if len(rows) == 1 else f"{rows[0].place} to {rows[-1].place}",
+            field=error.place,
+            rule=error.rule or error.message,
+            code=error.code,
+            shown=error.shown,
+            message=error.message,
+            hint=error.hint,
+            raw=b"".join(row.raw for row in rows),
+        )
+
+    def _letter(
+        self,
+        batch: Batch,
+        *,
+        position: str,
+        place: str,
+        field: str,
+        rule: str,
+        code: str,
+        shown: str,
+        message: str,
+        hint: str,
+        raw: bytes,
+    ) -> Letter:
+        spec = self._flow.spec
+        identity = event_id(
+            source=f"/{self._flow.source}",
+            flow=spec.flow,
+            batch=batch.document.identity,
+            position=position,
+            key="dead-letter",
+            content=raw,
+        )
+        return Letter(
+            record_id=identity,
+            site=self._site,
+            system=self._system,
+            flow=spec.flow,
+            place=place,
+            field=field,
+            rule=rule,
+            code=code,
+            shown=shown,
+            message=message,
+            hint=hint,
+            raw=raw,
+        )
+
+    # The unit of work.
+
+    def _store(self, batch: Batch, count: int, harvest: _Harvest, connection: sqlite3.Connection) -> None:
+        now = self._clock.now()
+        millis = to_millis(now)
+        document = batch.document
+        raw_id = inbox.keep_raw(
+            connection,
+            sha256=document.sha256,
+            name=document.name,
+            size=document.size,
+            content=document.content,
+            now=millis,
+        )
+        checkpoints.advance(
+            connection,
+            self.name,
+            checkpoint=batch.checkpoint,
+            remember=batch.remember,
+            records=count,
+            unreadable=len(harvest.letters),
+            now=millis,
+        )
+        admitted = inbox.admit(connection, harvest.arrivals, raw_id=raw_id)
+        with Outbox(connection, now=now) as outbox:
+            superseded = outbox.add(
+                Owed(one.seq, self._lanes[lane.name], one.event.partitionkey, one.event.op is Op.SNAPSHOT)
+                for one in admitted
+                for lane in harvest.lanes[one.event.id]
+            )
+        dead_letters.add(connection, harvest.letters, raw_id=raw_id, now=millis)
+        if superseded:
+            audit.append(
+                connection,
+                at_ms=millis,
+                actor="agent",
+                action="supersede",
+                target=f"flow {self._flow.spec.flow}",
+                reason="a newer snapshot of the same scope was taken in",
+                details={"deliveries": superseded, "document": document.name},
+            )
+
+    # Waiting.
+
+    def _require_room(self) -> None:
+        free = shutil.disk_usage(self._database.path.parent).free
+        if free < LOW_WATER:
+            raise StoreError(
+                f"only {free // 1_048_576} MiB are free where the store is, so nothing new is taken in",
+                hint=f"free space until {LOW_WATER // 1_048_576} MiB are there; deliveries go on meanwhile",
+                code="disk-low",
+            )
+
+    async def _pause(
+        self, error: NotConnectedError | TransientError | StoreError, failures: int, stopping: asyncio.Event
+    ) -> None:
+        wish = None if isinstance(error, StoreError) else error.retry_after
+        pause = max(_PATIENCE.delay(failures, dice=self._dice), honoured(wish))
+        _log.warning(
+            "%s cannot be read now, trying again in %.0f s: %s",
+            self.name,
+            pause.total_seconds(),
+            error,
+            extra={"flow": self._flow.spec.flow, "code": error.code},
+        )
+        await sleep_unless(stopping, pause.total_seconds(), clock=self._clock)
+
+    async def _wait(self, source: Source, stopping: asyncio.Event) -> None:
+        waiting = asyncio.ensure_future(source.wait(self._flow.spec.source.every))
+        ending = asyncio.ensure_future(stopping.wait())
+        try:
+            await asyncio.wait({waiting, ending}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ending.cancel()
+            if not waiting.done():
+                waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+
+
+def source_name(flow: CompiledFlow) -> str:
+    """How the store knows the source of a flow: `recommendations@dc-north/planning`."""
+    return f"{flow.spec.flow}@{flow.source}"

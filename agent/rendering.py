@@ -1,0 +1,65 @@
+"""Payloads by the estate that an event carries: estates in force earlier are compiled from the store when they are met."""
+
+from __future__ import annotations
+
+import sqlite3
+from functools import cached_property
+from typing import Final
+
+from agent.estate.compiled import CompiledEstate, CompiledLane, compile_estate
+from state import estates
+from state.model.errors import DistctlError, RejectedError
+from state.model.event import Event
+from state.model.ids import EstateHash
+from state.outbox import Lane
+
+_KEPT: Final = 16
+
+
+class _Indexed:
+    """A compiled estate and its lanes by (flow, target)."""
+
+    def __init__(self, compiled: CompiledEstate) -> None:
+        self._compiled = compiled
+
+    @cached_property
+    def lanes(self) -> dict[tuple[str, str], CompiledLane]:
+        return {(lane.flow, lane.name): lane for lane in self._compiled.lanes()}
+
+
+class Renderer:
+    """An `agent.relay.Render` by the estates of one store. Used on the store's writer thread."""
+
+    def __init__(self, current: CompiledEstate) -> None:
+        self._known: dict[EstateHash, _Indexed] = {current.estate.hash: _Indexed(current)}
+
+    def render(self, connection: sqlite3.Connection, lane: Lane, event: Event) -> bytes:
+        """The payload of `event` for `lane`. Raises `RejectedError`, which parks it."""
+        try:
+            found = self._estate(connection, event.estate).lanes.get((lane.flow, lane.target))
+        except RejectedError:
+            raise
+        except DistctlError as error:
+            raise RejectedError(
+                f"the estate {event.estate} that routes this event cannot be used: {error.message}",
+                rule="an event is routed by the estate it carries",
+                hint="keep the version of distctl that wrote it until its lanes are settled",
+                code="estate",
+            ) from error
+        if found is None:
+            raise RejectedError(
+                f"the estate {event.estate} has no lane {lane.flow} to {lane.target}",
+                rule="an event is routed by the estate it carries",
+                hint="this is a fault of distctl: keep the store and report it",
+                code="estate",
+            )
+        return found.render(event)
+
+    def _estate(self, connection: sqlite3.Connection, estate_hash: EstateHash) -> _Indexed:
+        known = self._known.get(estate_hash)
+        if known is None:
+            known = _Indexed(compile_estate(estates.find(connection, estate_hash)))
+            if len(self._known) >= _KEPT:
+                self._known.pop(next(iter(self._known)))
+            self._known[estate_hash] = known
+        return known

@@ -1,0 +1,270 @@
+"""The composition root: the one place that knows every class. Starts them in order, stops them in reverse.
+
+Order of a start: the estate is read and checked; the store is opened, settled and migrated; the estate is put in force; what an
+earlier run left in flight becomes in doubt; the control API listens; then the works run. A stop (SIGTERM, SIGINT) lets calls
+under way end and settles them. A store that nobody can vouch for ends the process at once, and the next start verifies it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from os import environ
+from pathlib import Path
+from typing import Final, Literal
+
+from agent import crash_points
+from agent.clock import SystemClock
+from agent.control.endpoint import socket_in
+from agent.control.server import ControlServer
+from agent.control.store_desk import Running, StoreDesk
+from agent.estate.check import check
+from agent.estate.compiled import CompiledEstate, compile_estate
+from agent.estate.findings import Finding, Severity
+from agent.estate.load import load
+from agent.estate.watch import watch
+from agent.leases import Leases
+from agent.raw_archive import RawArchive
+from agent.reaper import Reaper
+from agent.supervisor import Forever, guard, sleep_unless
+from agent.telemetry import Telemetry, notify_service_manager, start_logging, watchdog_seconds
+from agent.works import Ground, Works, open_lanes, open_works
+from state import audit, estates, targets
+from state.database import Database
+from state.model.clock import to_millis
+from state.model.errors import ConfigError, DistctlError, StoreInDoubtError
+from state.model.ids import EstateHash
+
+_log = logging.getLogger("distctl.agent")
+
+STORE_NAME: Final = "distctl.db"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentOptions:
+    """How an agent is started."""
+
+    estate: Path
+    site: str
+    data: Path
+    log: Literal["json", "text"] = "json"
+
+
+async def run_agent(options: AgentOptions) -> int:
+    """Run the agent until it is told to stop. Returns the exit code; raises `ConfigError` and `StoreError` at the start."""
+    start_logging(options.log)
+    options = replace(options, estate=options.estate.absolute())
+    clock = SystemClock()
+    compiled = _read_estate(options.estate, options.site)
+    options.data.mkdir(mode=0o750, parents=True, exist_ok=True)
+    crash = crash_points.from_environment(environ)
+    fatal: asyncio.Queue[DistctlError] = asyncio.Queue()
+    database = await Database.open(options.data / STORE_NAME, now=clock.now(), crash=crash, on_fatal=fatal.put_nowait)
+    async with database:
+        ground = Ground(
+            site=options.site,
+            home=options.estate,
+            database=database,
+            archive=RawArchive(options.data / "raw"),
+            leases=Leases(clock),
+            clock=clock,
+            dice=random.Random(),
+            crash=crash,
+            telemetry=Telemetry(),
+        )
+        return await Agent(options, ground, compiled, fatal).run()
+
+
+class Agent:
+    """A running agent: one store, one site, one estate in force at a time."""
+
+    def __init__(
+        self,
+        options: AgentOptions,
+        ground: Ground,
+        compiled: CompiledEstate,
+        fatal: asyncio.Queue[DistctlError],
+    ) -> None:
+        self._options = options
+        self._ground = ground
+        self._compiled = compiled
+        self._fatal = fatal
+        self._works: Works | None = None
+        self._refused: list[Finding] = []  # of the last edit
+        self._stopping = asyncio.Event()
+        self._ending = asyncio.Event()  # of the works that run now
+        self._reaper = Reaper(ground.database, ground.leases, ground.clock, on_recovered=self._wake)
+
+    async def run(self) -> int:
+        """Run until stopped. Returns the exit code."""
+        ground = self._ground
+        await ground.database.write(self._start, name="runtime.start")
+        await self._adopt(self._compiled, by="agent")
+        await self._reaper.sweep()
+        desk = StoreDesk(ground.database, self._running())
+        server = ControlServer(desk, socket_in(self._options.data))
+        exit_code = 0
+        with self._signals():
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._watch_store(), name="store")
+                    self._guarded(tasks, "control", partial(server.serve, self._stopping))
+                    self._guarded(tasks, "reaper", partial(self._reaper.run, self._stopping))
+                    self._guarded(tasks, "estate", self._follow_estate)
+                    self._guarded(tasks, "watchdog", self._feed_watchdog)
+                    self._guarded(tasks, "works", self._work)
+                    notify_service_manager("READY=1")
+                    _log.info("agent of %s is running, estate %s", ground.site, self._compiled.estate.hash)
+            except* StoreInDoubtError as group:
+                _log.critical("the store cannot be vouched for, the agent ends: %s", group.exceptions[0])
+                exit_code = StoreInDoubtError.exit_code
+        _log.info("agent of %s has stopped", ground.site)
+        return exit_code
+
+    async def reload(self, by: str) -> bool:
+        """Read the estate folder again and put it in force. Answers whether it changed; `ConfigError` where it is wrong."""
+        compiled = await asyncio.to_thread(_read_estate, self._options.estate, self._options.site)
+        if compiled.estate.hash == self._compiled.estate.hash:
+            return False
+        await self._adopt(compiled, by=by)
+        self._ending.set()
+        return True
+
+    async def _adopt(self, compiled: CompiledEstate, *, by: str) -> None:
+        await self._ground.database.write(partial(self._put_in_force, compiled, by), name="runtime.adopt_estate")
+        self._compiled = compiled
+        self._refused = []
+
+    def _put_in_force(self, compiled: CompiledEstate, by: str, connection: sqlite3.Connection) -> None:
+        millis = to_millis(self._ground.clock.now())
+        before: EstateHash | None = estates.adopt(connection, compiled.estate, now=millis)
+        open_lanes(connection, compiled)
+        if before is not None:
+            audit.append(
+                connection,
+                at_ms=millis,
+                actor=by,
+                action="adopt",
+                target="estate",
+                reason="the estate folder changed" if before else "the first estate",
+                before={"hash": before} if before else None,
+                after={"hash": compiled.estate.hash},
+            )
+
+    def _start(self, connection: sqlite3.Connection) -> None:
+        targets.close_breakers(connection)
+
+    # The forever-tasks.
+
+    async def _work(self) -> None:
+        while not self._stopping.is_set():
+            self._ending = asyncio.Event()
+            self._works = await open_works(self._ground, self._compiled)
+            if self._stopping.is_set():
+                return
+            await self._works.run(self._ending)
+
+    async def _follow_estate(self) -> None:
+        async for _ in watch(self._options.estate, self._stopping):
+            try:
+                if await self.reload("agent"):
+                    self._ground.telemetry.reloads.labels("adopted").inc()
+                    _log.info("estate %s is in force", self._compiled.estate.hash)
+            except ConfigError as error:
+                self._ground.telemetry.reloads.labels("refused").inc()
+                _log.error("the edited estate is refused, the one before stays in force: %s", error)
+                self._refused = [_finding_of(error)]
+
+    async def _feed_watchdog(self) -> None:
+        seconds = watchdog_seconds()
+        while seconds is not None and not await sleep_unless(self._stopping, seconds, clock=self._ground.clock):
+            notify_service_manager("WATCHDOG=1")
+
+    async def _watch_store(self) -> None:
+        failing = asyncio.ensure_future(self._fatal.get())
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({failing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if failing.done():
+                raise failing.result()
+        finally:
+            failing.cancel()
+            stopping.cancel()
+
+    def _guarded(self, tasks: asyncio.TaskGroup, name: str, run: Forever) -> None:
+        tasks.create_task(guard(name, run, clock=self._ground.clock, stopping=self._stopping), name=name)
+
+    # Stopping.
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def stop(self) -> None:
+        """Finish what is under way and end."""
+        if not self._stopping.is_set():
+            _log.info("stopping: calls under way may end first")
+            notify_service_manager("STOPPING=1")
+        self._stopping.set()
+        self._ending.set()
+
+    def _wake(self) -> None:
+        if self._works is not None:
+            self._works.wake()
+
+    def _running(self) -> Running:
+        return Running(
+            site=self._ground.site,
+            clock=self._ground.clock,
+            started_at=self._ground.clock.now(),
+            estate=lambda: self._compiled.estate,
+            troubles=self._troubles,
+            metrics=self._ground.telemetry.expose,
+            reload=self.reload,
+        )
+
+    def _troubles(self) -> Sequence[str]:
+        return [f"the edited estate is refused: {finding}" for finding in self._refused]
+
+
+def _read_estate(folder: Path, site: str) -> CompiledEstate:
+    """The estate of a folder, checked and compiled. Raises `ConfigError` for its first mistake, saying how many there are."""
+    findings = [finding for finding in check(folder) if finding.severity is Severity.ERROR]
+    if findings:
+        first = findings[0]
+        more = f" (and {len(findings) - 1} more: distctl check)" if len(findings) > 1 else ""
+        raise ConfigError(
+            first.message + more,
+            file=first.file,
+            line=first.line,
+            column=first.column,
+            hint=first.hint,
+            code=first.code,
+        )
+    estate = load(folder).estate
+    if estate is None or site not in estate.sites:
+        known = ", ".join(estate.sites) if estate else "none"
+        raise ConfigError(
+            f"the estate has no site {site!r}", file=str(folder), hint=f"its sites: {known}", code="unknown-site"
+        )
+    return compile_estate(estate)
+
+
+def _finding_of(error: ConfigError) -> Finding:
+    return Finding(
+        file=error.file, line=error.line, column=error.column, message=error.message, hint=error.hint, code=error.code
+    )

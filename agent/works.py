@@ -1,0 +1,244 @@
+"""The sources and relays of one estate at one site: built, run and stopped together.
+
+A reload builds the next works from the new estate when the old ones have finished what was under way. Lanes that the new estate
+no longer has stay open, by the estate that their events carry, until they owe nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import sqlite3
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from agent.crash_points import CrashPoint
+from agent.estate.compiled import CompiledEstate, CompiledFlow
+from agent.intake import Intake, StoredMemory, source_name
+from agent.leases import Leases
+from agent.raw_archive import RawArchive
+from agent.relay import OpenLane, TargetRelay, TargetTerms
+from agent.rendering import Renderer
+from agent.supervisor import Forever, guard
+from agent.telemetry import Telemetry
+from connectors import registry
+from connectors.base import Source, Surroundings
+from state import estates
+from state.database import Database
+from state.model.clock import Clock
+from state.model.errors import ConfigError
+from state.model.estate import Estate, SystemSpec, TargetSpec
+from state.outbox import Lane, ensure_lane, list_lanes
+
+_log = logging.getLogger("distctl.works")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What the works stand on, the same from one estate to the next."""
+
+    site: str
+    home: Path  # the estate folder: relative folders in settings start here
+    database: Database
+    archive: RawArchive
+    leases: Leases
+    clock: Clock
+    dice: random.Random
+    crash: CrashPoint
+    telemetry: Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class _Leg:
+    """A lane with the terms that it is worked under."""
+
+    lane: Lane
+    system: SystemSpec
+    target: TargetSpec
+
+
+class Works:
+    """What runs for one estate in force."""
+
+    def __init__(self, ground: Ground, compiled: CompiledEstate, legs: Sequence[_Leg]) -> None:
+        self._ground = ground
+        self._compiled = compiled
+        self._closing = AsyncExitStack()
+        self._relays = {name: self._relay(name, of_target) for name, of_target in _by_target(legs).items()}
+        self._intakes = [self._intake(flow, legs) for flow in self._local_flows()]
+
+    @property
+    def relays(self) -> Mapping[str, TargetRelay]:
+        """The relay of each local target."""
+        return self._relays
+
+    async def run(self, ending: asyncio.Event) -> None:
+        """Run until `ending`; then finish what is under way and let go of every connection."""
+        async with self._closing, asyncio.TaskGroup() as tasks:
+            for intake in self._intakes:
+                self._guarded(tasks, f"intake {intake.name}", partial(intake.run, ending), ending)
+            for name, relay in self._relays.items():
+                for slot in range(relay.slots):
+                    self._guarded(tasks, f"relay {name} {slot}", partial(relay.run, slot, ending), ending)
+            await ending.wait()
+            self.wake()
+
+    def wake(self, targets: Collection[str] | None = None) -> None:
+        """There may be work for these targets, or for all."""
+        for name, relay in self._relays.items():
+            if targets is None or name in targets:
+                relay.wake()
+
+    def _guarded(self, tasks: asyncio.TaskGroup, name: str, run: Forever, ending: asyncio.Event) -> None:
+        tasks.create_task(guard(name, run, clock=self._ground.clock, stopping=ending), name=name)
+
+    def _local_flows(self) -> Iterator[CompiledFlow]:
+        return (flow for flow in self._compiled.flows.values() if flow.source.startswith(f"{self._ground.site}/"))
+
+    def _intake(self, flow: CompiledFlow, legs: Iterable[_Leg]) -> Intake:
+        ground = self._ground
+        return Intake(
+            flow,
+            partial(_open_source, ground, self._compiled.estate, flow),
+            estate=self._compiled.estate,
+            lanes={leg.lane.target: leg.lane for leg in legs if leg.lane.flow == flow.spec.flow},
+            database=ground.database,
+            archive=ground.archive,
+            clock=ground.clock,
+            dice=ground.dice,
+            crash=ground.crash,
+            on_owed=self.wake,
+            on_read=self._count_read,
+        )
+
+    def _relay(self, name: str, legs: Sequence[_Leg]) -> TargetRelay:
+        ground = self._ground
+        newest = legs[-1]
+        return TargetRelay(
+            TargetTerms(
+                name=name,
+                limits=newest.system.limits,
+                weights=self._compiled.estate.settings.tier_weights,
+            ),
+            database=ground.database,
+            lanes=[self._open(leg) for leg in legs],
+            render=Renderer(self._compiled).render,
+            leases=ground.leases,
+            clock=ground.clock,
+            dice=ground.dice,
+            crash=ground.crash,
+            shadowed=[
+                spec.flow
+                for spec in self._compiled.estate.flows.values()
+                if any(target.shadow_of for target in spec.targets)
+            ],
+            on_turn=self._count_turn,
+        )
+
+    def _open(self, leg: _Leg) -> OpenLane:
+        system = leg.system
+        connector = registry.find(system.connector)
+        if connector.sink_settings is None or connector.make_sink is None:
+            raise ConfigError(f"connector {system.connector} cannot deliver", code="no-sink")
+        settings = connector.sink_settings.model_validate({**system.settings, **leg.target.settings})
+        name = f"{leg.lane.flow}@{leg.lane.target}"
+        sink = connector.make_sink(settings, _surroundings(self._ground, name, system))
+        self._closing.push_async_callback(sink.close)
+        return OpenLane(
+            lane=leg.lane,
+            sink=sink,
+            memory=system.memory.memory(can_probe=connector.can_probe(settings)),
+            policy=leg.target.retry.policy(),
+        )
+
+    def _count_read(self, flow: str, accepted: int, refused: int) -> None:
+        self._ground.telemetry.records.labels(flow, "accepted").inc(accepted)
+        self._ground.telemetry.records.labels(flow, "refused").inc(refused)
+
+    def _count_turn(self, target: str, settled: int, parked: int) -> None:
+        self._ground.telemetry.settled.labels(target).inc(settled)
+        self._ground.telemetry.parked.labels(target).inc(parked)
+
+
+async def open_works(ground: Ground, compiled: CompiledEstate) -> Works:
+    """The works of `compiled`. Raises `ConfigError` where a connector does not take its settings."""
+    legs = await ground.database.read(partial(_legs, compiled.estate, ground.site))
+    return Works(ground, compiled, legs)
+
+
+def open_lanes(connection: sqlite3.Connection, compiled: CompiledEstate) -> None:
+    """Open the lanes of an estate in the store."""
+    for flow in compiled.flows.values():
+        for lane in flow.lanes:
+            shadow = lane.target.shadow_of
+            ensure_lane(
+                connection,
+                flow=flow.spec.flow,
+                target=lane.name,
+                tier=flow.spec.tier,
+                order_mode=flow.spec.order.mode,
+                order_domain=f"shadow-{flow.spec.order_domain}" if shadow else flow.spec.order_domain,
+                shadow_of="/".join(compiled.estate.resolve(shadow) or ("", shadow)) if shadow else None,
+            )
+
+
+def _legs(estate: Estate, site: str, connection: sqlite3.Connection) -> list[_Leg]:
+    """The lanes to this site's systems that are in force or still owe, those of earlier estates first."""
+    in_force: list[_Leg] = []
+    earlier: list[_Leg] = []
+    for lane in list_lanes(connection):
+        if not lane.target.startswith(f"{site}/"):
+            continue
+        if (target := _target(estate, lane)) is not None:
+            in_force.append(_Leg(lane, _system(lane, estate), target))
+        elif (old := estates.of_lane(connection, lane.id)) is not None and (target := _target(old, lane)) is not None:
+            _log.info("lane %s to %s left the estate and is worked until it owes nothing", lane.flow, lane.target)
+            earlier.append(_Leg(lane, _system(lane, estate, old), target))
+    return earlier + in_force
+
+
+def _system(lane: Lane, *preferred: Estate) -> SystemSpec:
+    """How the lane's target is reached: by the first estate that still has it, so that a new address serves old work."""
+    site, _, name = lane.target.partition("/")
+    found = [
+        one.sites[site].systems[name] for one in preferred if site in one.sites and name in one.sites[site].systems
+    ]
+    return found[0]
+
+
+def _target(estate: Estate, lane: Lane) -> TargetSpec | None:
+    return next(
+        (target for flow, target, name in estate.lanes() if (flow.flow, name) == (lane.flow, lane.target)), None
+    )
+
+
+def _by_target(legs: Iterable[_Leg]) -> dict[str, list[_Leg]]:
+    grouped: defaultdict[str, list[_Leg]] = defaultdict(list)
+    for leg in legs:
+        grouped[leg.lane.target].append(leg)
+    return dict(grouped)
+
+
+def _open_source(ground: Ground, estate: Estate, flow: CompiledFlow) -> Source:
+    site, _, name = flow.source.partition("/")
+    system = estate.system(site, name)
+    connector = registry.find(system.connector)
+    if connector.source_settings is None or connector.make_source is None:
+        raise ConfigError(f"connector {system.connector} cannot be read from", code="no-source")
+    settings = connector.source_settings.model_validate({**system.settings, **flow.spec.source.settings})
+    return connector.make_source(settings, _surroundings(ground, source_name(flow), system))
+
+
+def _surroundings(ground: Ground, name: str, system: SystemSpec) -> Surroundings:
+    return Surroundings(
+        clock=ground.clock,
+        memory=StoredMemory(ground.database, name),
+        name=name,
+        home=ground.home,
+        deadline=system.limits.deadline,
+    )
