@@ -99,9 +99,10 @@ def fingerprint_at(path: Path) -> Fingerprint | None:
         return None
 
 
-def put_away(path: Path, into: Path, *, tag: str) -> Path:
+def put_away(path: Path, into: Path, *, tag: str, expected: Fingerprint | None = None) -> Path:
     """Move a file into a folder, which is made if need be, under its own name or, where that is taken, one with `tag`.
 
+    Across file systems it is copied, and only if it is the one `expected`.
     Returns where it is now. A special file on another file system stays where it is. Raises `OSError`.
     """
     if not into.is_dir():
@@ -114,16 +115,16 @@ def put_away(path: Path, into: Path, *, tag: str) -> Path:
             raise
         if kind_of(path.lstat().st_mode):
             return path
-        _copy_over(path, target)
+        _copy_over(path, target, expected)
     sync_folder(into)
     sync_folder(path.parent)
     return target
 
 
 def put_back(path: Path, into: Path, name: str) -> bool:
-    """Move a file back under its old name, unless there is another by now."""
+    """Move a file back under its old name, unless there is another by now, or it went to another file system."""
     target = into / name
-    if os.path.lexists(target):
+    if os.path.lexists(target) or path.parent.stat().st_dev != into.stat().st_dev:
         return False
     path.rename(target)
     sync_folder(into)
@@ -155,13 +156,14 @@ def _candidates(folder: Path, name: str, tag: str) -> Iterator[Path]:
         number += 1
 
 
-def _copy_over(path: Path, target: Path) -> None:
+def _copy_over(path: Path, target: Path, expected: Fingerprint | None) -> None:
     with os.fdopen(open_untricked(path), "rb") as source:
         before = os.fstat(source.fileno())
         unfinished = target.with_name(f".copy-{before.st_dev}-{before.st_ino}.part")
         _copy(source, unfinished)
     os.utime(unfinished, ns=(before.st_atime_ns, before.st_mtime_ns))
-    if fingerprint_at(path) != Fingerprint.of(before):
+    copied = Fingerprint.of(before)
+    if fingerprint_at(path) != copied or copied != (expected or copied):
         unfinished.unlink()  # a copy of something that moves; the file itself stays and is looked at again
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
     unfinished.rename(target)

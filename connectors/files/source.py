@@ -84,11 +84,16 @@ class FilesSource:
         self._is_closed = False
 
     async def read(self) -> AsyncGenerator[Batch, None]:
-        """Every complete file; one that cannot be read now is told of at the end and holds up no other."""
+        """Every complete file; one that cannot be read now is told of at the end and holds up no other.
+
+        A file that changes half-way ends without a `last` batch, and the reading with it.
+        """
         problem: DistctlError | None = None
         for entry in await self._work.run(self._look):
+            is_open = False
             try:
                 async for batch in self._take(entry):
+                    is_open = not batch.last
                     yield batch
             except (FileNotFoundError, MovedError):
                 self._arrivals.forget(entry.name)  # written to, renamed or taken away meanwhile: it is looked at anew
@@ -96,6 +101,8 @@ class FilesSource:
                 problem = problem or translate(error, f"reading {self._folder / entry.name}")
             except DistctlError as error:
                 problem = problem or error
+            if is_open:
+                break  # it ended half-way; no other document begins before the next read
         if problem is not None:
             raise problem
 
@@ -275,8 +282,9 @@ class FilesSource:
         yield Batch(document=document, records=(refused,), remember=(item,))
 
     def _key_of(self, inspected: Inspected, verdict: Verdict) -> str:
-        if inspected.begins_as:
-            return self._grown[inspected.path.name].key  # its first records are the events they were
+        grown = self._grown.get(inspected.path.name)
+        if grown and inspected.begins_as and grown.fingerprint.inode == inspected.identity.fingerprint.inode:
+            return grown.key  # its first records are the events they were
         if verdict is Verdict.NEW_AGAIN or not inspected.identity.fingerprint.size:
             return inspected.identity.second_key
         return ""
@@ -304,7 +312,7 @@ class FilesSource:
             return
         self._stuck[taken.name] = taken
         with telling(f"moving {path} to {taken.into}"):
-            target = folders.put_away(path, taken.into, tag=taken.sha256[:8] or "refused")
+            target = folders.put_away(path, taken.into, tag=taken.sha256[:8] or "refused", expected=taken.fingerprint)
             self._put_marker_away(path)
         del self._stuck[taken.name]
         self._grown.pop(taken.name, None)

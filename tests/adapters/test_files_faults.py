@@ -23,6 +23,10 @@ from state.model.errors import NotConnectedError, TransientError
 ROWS = b"sku,qty\nA,1\nB,2\nC,3\n"
 
 
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.is_dir())
+
+
 class Inbox:
     """A watched folder, its source and the agent's memory."""
 
@@ -50,7 +54,7 @@ class Inbox:
         return self.records - before
 
     def names(self, folder: str = ".") -> list[str]:
-        return sorted(path.name for path in (self.folder / folder).iterdir() if not path.is_dir())
+        return names_in(self.folder / folder)
 
 
 MakeInbox = Callable[..., Inbox]
@@ -166,6 +170,28 @@ async def test_an_archive_on_another_file_system_gets_a_durable_copy(make_inbox:
     await inbox.run()
     archived = small_disk / "archive" / "plan.csv"
     assert (archived.read_bytes(), archived.stat().st_mtime_ns, inbox.names()) == (ROWS, written_at, [])
+
+
+async def test_a_late_writer_into_a_file_that_was_copied_away_does_not_stop_the_reading(
+    make_inbox: MakeInbox, small_disk: Path
+) -> None:
+    inbox = make_inbox(archive=str(small_disk / "archive"))
+    inbox.put("plan.csv")
+    await inbox.run()
+    with (small_disk / "archive" / "plan.csv").open("ab") as late:
+        late.write(b"D,4\n")
+    inbox.put("next.csv", b"sku\nE\n")
+    assert await inbox.run() == 1
+
+
+async def test_a_file_that_is_not_the_one_read_is_not_copied_away(make_inbox: MakeInbox, small_disk: Path) -> None:
+    inbox = make_inbox()
+    path = inbox.put("plan.csv")
+    taken = folders.fingerprint_at(path)
+    path.write_bytes(b"sku\nanother\n")
+    with pytest.raises(OSError, match="busy"):
+        folders.put_away(path, small_disk / "archive", tag="x", expected=taken)
+    assert (path.exists(), names_in(small_disk / "archive")) == (True, [])
 
 
 async def test_a_full_archive_keeps_the_file_where_it_is_and_goes_on_when_there_is_room(

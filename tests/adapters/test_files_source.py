@@ -483,6 +483,35 @@ async def test_a_file_that_grows_while_it_is_read_in_pieces_is_read_again_and_do
     assert site.skus == ["A", "B", "C", "D"]
 
 
+async def test_no_other_file_begins_after_one_that_ended_half_way(
+    make_site: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "HELD_SIZE", 0)
+    site = make_site(batch=1, order="name")
+    path = site.put("1.csv")
+    site.put("2.csv", b"sku\nZ\n")
+    reading_it = site.source.read()
+    site.commit(await anext(reading_it))
+    path.rename(site.folder / "3.csv")
+    assert [batch async for batch in reading_it] == []
+    await site.run()
+    assert site.skus == ["A", "B", "C", "Z"]
+
+
+async def test_a_new_file_that_begins_like_one_that_grew_is_another_file(make_site: Sites) -> None:
+    site = make_site()
+    path = site.put("plan.csv")
+    (batch,) = [batch async for batch in site.source.read()]
+    site.commit(batch)
+    with path.open("ab") as late:
+        late.write(b"D,4\n")
+    await site.source.settle(batch)
+    path.rename(site.folder.parent / "taken away")
+    site.put("plan.csv", ROWS + b"E,5\n")
+    await site.run()
+    assert site.skus == ["A", "A", "B", "B", "C", "C", "E"]
+
+
 async def test_the_same_bytes_under_another_name_wait_for_a_person(make_site: Sites) -> None:
     site = make_site()
     site.put("monday.csv")
