@@ -561,7 +561,9 @@ def _compile_rule(text: str) -> tuple[str, str, str]:
             hint if "decimal" in taken else "convert one of them: string(x), int(x)",
             "types",
         )
-    text = re.sub(r" expecting \{.*\}", "", text).replace("'<EOF>'", "the end")
+    if "input '<EOF>'" in text:
+        return "the expression ends too early", "see the expression language in docs/estate.md", "syntax"
+    text = re.sub(r" expecting \{.*\}", "", text).replace("<EOF>", "the end")
     return _type_words(visible(text))[:300], "see the expression language in docs/estate.md", "syntax"
 
 
