@@ -96,6 +96,8 @@ def sniff(head: bytes) -> tuple[str, bytes]:
     for mark, encoding in _BYTE_ORDER_MARKS:
         if head.startswith(mark):
             return encoding, mark
+    if len(head) >= 8 and (not any(head[1:4] + head[5:8]) or not any(head[0:3] + head[4:7])):
+        return "utf-32", b""
     pairs = len(head) // 2
     if pairs >= 4 and not any(head[1 : pairs * 2 : 2]) and all(head[0 : pairs * 2 : 2]):
         return "utf-16-le", b""
@@ -134,6 +136,8 @@ def offset_place(text: str, at: int, line: int, column: int) -> tuple[int, int]:
 def _settle(head: bytes, declared: Encoding) -> tuple[str, bytes]:
     """The codec to use and the byte order mark to drop, or a refusal where bytes and declaration contradict."""
     proven, mark = sniff(head)
+    if declared == "utf-16" and not head:
+        return "utf-16-le", b""
     if declared == "utf-16":
         if not proven.startswith("utf-16"):
             raise _contradiction(declared, proven or "no byte order mark", head)

@@ -47,7 +47,7 @@ def decode(source: ByteSource, settings: CsvSettings) -> Iterator[Record | BadRe
             if len(values) != width:
                 raise FlawError(_ragged(values, names, line))
         except FlawError as error:
-            yield error.flaw.spoils_record(number, characters.raw(rows.taken))
+            yield error.flaw.spoils_record(number, characters.raw(rows.taken[: settings.max_record_size]))
         else:
             yield Record(number=number, line=line, fields=dict(zip(names, values, strict=True)), raw=raw)
 
@@ -216,7 +216,7 @@ class _Rows:
             code="csv-record-too-large",
             rule=f"the row is longer than {self._settings.max_record_size} characters",
             hint="Split the row, or raise max_record_size",
-            shown=show(self.taken),
+            shown=show(self.taken[:40]),
             line=self.line,
             column=self._settings.max_record_size + 1,
         )
@@ -345,7 +345,10 @@ class _Writer:
         self._names = names
         self._known = frozenset(names)
         self._settings = settings
-        self._must_enclose = re.compile(f"[{re.escape(settings.delimiter + settings.quote)}\r\n]|^ | $")
+        # Spaces at either end, and what a reader takes for a byte order mark at the start of a file, are kept by quotes.
+        self._must_enclose = re.compile(
+            f"[{re.escape(settings.delimiter + settings.quote)}\r\n]|^[ \ufeff\ufffeÿþï]| $"
+        )
 
     def header(self) -> str:
         return self._line([self._cell(name, 0, name) for name in self._names])

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from connectors.formats.characters import Characters, offset_place
 from connectors.formats.json_lines import too_large
-from connectors.formats.json_text import STRING, JsonText, RefusedError, space_end
+from connectors.formats.json_text import STRING, UNFINISHED, JsonText, RefusedError, space_end
 from connectors.formats.json_writing import json_of
 from connectors.formats.records import BadRecord, ByteSource, Flaw, FlawError, JSONValue, Record, show
 from connectors.formats.settings import JsonSettings
@@ -136,7 +136,8 @@ class _Brackets:
     """Finds where a value ends by brackets and quotes alone, across pieces: good values and wrong ones alike.
 
     A value in an array ends before the comma or bracket that is not its own; one that stands `alone` after its last bracket.
-    Brackets that do not match end it too: whoever asked for a comma next then finds none.
+    A closing bracket of the wrong kind ends it too: what is wrong inside one record seldom goes beyond it, and if it does, no
+    comma follows and the document is refused.
     """
 
     def __init__(self, *, alone: bool = False) -> None:
@@ -164,9 +165,10 @@ class _Brackets:
             elif not self._open:
                 return True, at - 1
             elif mark in "]}":
-                if self._open.pop() + 2 != ord(mark):  # in ASCII a closing bracket comes two after its opening one
-                    return True, at - 1
-                if self._alone and not self._open:
+                matches = self._open.pop() + 2 == ord(
+                    mark
+                )  # in ASCII a closing bracket comes two after its opening one
+                if not matches or (self._alone and not self._open):
                     return True, at
         return False, max(at, len(text))
 
@@ -209,7 +211,7 @@ class _Elements:
         try:
             raw, fields = self._judged(text, fields, line, column)
         except FlawError as error:
-            return error.flaw.spoils_record(number, self._window.characters.raw(text))
+            return error.flaw.spoils_record(number, self._window.characters.raw(text[: self._limit]))
         return Record(number=number, line=line, fields=fields, raw=raw)
 
     def _good(self, *, alone: bool) -> tuple[str, dict[str, JSONValue] | None]:
@@ -222,7 +224,7 @@ class _Elements:
             return "", None
         after = space_end(window.text, end)
         in_sight = alone or window.text[after : after + 1] in (",", "]")
-        if not isinstance(value, dict) or not in_sight or (after == len(window.text) and not alone):
+        if not isinstance(value, dict) or not in_sight or end - start > self._limit:
             return "", None
         window.at = end
         return window.text[start:end], value
@@ -309,6 +311,8 @@ def _name(window: _Window) -> str:
     window.peek()
     while not (found := STRING.match(window.text, window.at)):
         if len(window.text) - window.at > _LONGEST_NAME or not window.more():
+            if UNFINISHED.match(window.text, window.at):
+                window.at = len(window.text)
             raise window.wrong("json-syntax", "expected a name in quotes", _SYNTAX_HINT)
     window.at = found.end()
     window.take(":", "expected a colon")

@@ -31,7 +31,7 @@ def decode(source: ByteSource, settings: JsonLinesSettings) -> Iterator[Record |
             raw = characters.strict(body, line=line)
             fields = reader.record(body, line=line)
         except FlawError as error:
-            yield error.flaw.spoils_record(number, characters.raw(body))
+            yield error.flaw.spoils_record(number, characters.raw(body[: settings.max_record_size]))
         else:
             yield Record(number=number, line=line, fields=fields, raw=raw)
 
@@ -49,7 +49,7 @@ def too_large(text: str, limit: int, *, line: int, column: int = 1) -> Flaw:
         code="json-record-too-large",
         rule=f"the record is longer than {limit} characters",
         hint="Have the sender split it, or raise max_record_size",
-        shown=show(text),
+        shown=show(text[:40]),
         line=line,
         column=column,
     )

@@ -20,6 +20,11 @@ _LARGEST_INTEGER = 2**63 - 1
 _SAFE_DIGITS = 18  # an integer of so many digits always fits 64 bits
 _SPACE = re.compile(r"[ \t\n\r]*+")
 STRING = re.compile(r'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+"')
+# What a text that was cut short may end with, from where it is no longer a value.
+UNFINISHED = re.compile(
+    r'(?:"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+(?:\\(?:u[0-9a-fA-F]{0,3})?)?'
+    r"|-|[.eE][+-]?|t|tr|tru|f|fa|fal|fals|n|nu|nul|)\Z"
+)
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*+)(\.[0-9]++)?([eE][+-]?[0-9]++)?")
 _LITERAL = re.compile(r"true|false|null")
 _NOT_FINITE = re.compile(r"-?(?:NaN|Infinity)")
@@ -248,7 +253,7 @@ class _Checker:
         self._at = found.end()
 
     def _wrong(self, expected: str) -> FlawError:
-        if self._at >= len(self._text):
+        if UNFINISHED.match(self._text, self._at):
             return self._flaw(
                 "json-truncated", "the text ends before the value is complete", "Have it sent again, whole"
             )

@@ -80,7 +80,7 @@ class Flaw:
             number=number,
             line=self.line,
             column=self.column,
-            field=self.field,
+            field=show(self.field),
             rule=self.rule,
             shown=self.shown,
             hint=self.hint,
@@ -90,7 +90,7 @@ class Flaw:
 
     def spoils_file(self) -> RejectedError:
         """The flaw as the end of the file."""
-        where = place(self.line, self.column, self.field)
+        where = place(self.line, self.column, show(self.field))
         return RejectedError(
             f"{where}: {self.rule}" if where else self.rule,
             place=where,

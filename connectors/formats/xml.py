@@ -186,6 +186,7 @@ class _Reader:
         self._kept_from = 0
         self._nodes: list[_Node] = []
         self._in_record = False
+        self._is_childless = True
         self._flaw: Flaw | None = None
         self._cut = b""
         self._begin = self._line = self._column = self._fields = 0
@@ -227,6 +228,7 @@ class _Reader:
         if self._depth > _MOST_OPEN:
             raise FlawError(self._here("xml-depth", f"more than {_MOST_OPEN} elements are open", "Ask the sender"))
         if self._in_record:
+            self._is_childless = False
             if self._flaw is None:
                 self._open(name, attributes)
         elif self._matches(name):
@@ -244,7 +246,7 @@ class _Reader:
         return self._matched == len(self._path)
 
     def _begin_record(self, name: str, attributes: list[str]) -> None:
-        self._in_record = True
+        self._in_record = self._is_childless = True
         self._number += 1
         self._begin = self._parser.CurrentByteIndex
         self._line, self._column = self._parser.CurrentLineNumber, self._parser.CurrentColumnNumber + 1
@@ -309,14 +311,10 @@ class _Reader:
 
     def _raw(self) -> bytes:
         """The bytes of the record that ends here, in UTF-8 whatever the file is in."""
-        at = self._parser.CurrentByteIndex - self._kept_from
-        start = self._begin - self._kept_from
-        end = self._kept.index(b">", at) + 1 if self._kept.startswith(b"</", at) else self._empty_end(start, at)
-        return bytes(self._kept[start:end])
-
-    def _empty_end(self, start: int, at: int) -> int:
-        """Where `<order .../>` ends; expat stands at its end already, or still at its start."""
-        return at if at > start else self._kept.index(b"/>", start) + 2
+        begin, at = self._begin - self._kept_from, self._parser.CurrentByteIndex - self._kept_from
+        # Expat stands behind `<order/>` but in front of `</order>`; only a child can make the two look alike.
+        is_empty_tag = self._is_childless and self._kept.endswith(b"/>", begin, at)
+        return bytes(self._kept[begin : at if is_empty_tag else self._kept.index(b">", at) + 1])
 
     def _bound(self) -> None:
         """After a piece: hold on to no more bytes than the record that is open may have."""

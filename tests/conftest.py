@@ -1,0 +1,27 @@
+"""What all tests share: the tally of what was tried, told at the end of the run."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+_TALLY = pytest.StashKey[Counter[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_TALLY] = Counter()
+
+
+@pytest.fixture(scope="session")
+def tally(pytestconfig: pytest.Config) -> Counter[str]:
+    """How many of each kind were tried, such as `bad-input files, csv`; add to it and the summary tells."""
+    return pytestconfig.stash[_TALLY]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    tally = config.stash[_TALLY]
+    if tally:
+        terminalreporter.section("tried")
+        for kind, count in sorted(tally.items()):
+            terminalreporter.line(f"{count:>8,}  {kind}")
