@@ -27,8 +27,8 @@ from connectors.simulators.service import report_ready, run_until_told
 from connectors.simulators.web import HangUp, Reply, Request, serve
 
 CLOSED_FOR: Final = 0.4  # seconds that a 429 or 503 goes on for everybody
-PAGE: Final = 50
-_SLOW: Final = 1.5  # seconds by which one confirmation in thirty becomes visible late
+PAGE: Final = 200
+_SLOW: Final = 0.5  # seconds by which one confirmation in thirty becomes visible late
 
 _TOO_MANY: Final = Reply(status=429, document={"error": "slow down"}, headers={"Retry-After": "1"})
 _UNAVAILABLE: Final = Reply(status=503, document={"error": "maintenance"})

@@ -89,13 +89,13 @@ def demo(
     try:
         report = _perform(folder, seed=seed, is_live=not headless and sys.stderr.isatty(), keep=keep, output=output)
     except KeyboardInterrupt:
-        output.say(f"interrupted; what was started has ended, what it wrote is in {folder}")
+        _clear(folder, given=home)
+        output.say("interrupted; what was started has ended")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     if not report.ok:
         output.say(f"estate, logs, ledgers and store are kept in {folder}")
         raise typer.Exit(ExitCode.FAILED)
-    if home is None:
-        rmtree(folder)
+    _clear(folder, given=home)
 
 
 def _perform(folder: Path, *, seed: int, is_live: bool, keep: bool, output: Output) -> Report:
@@ -136,6 +136,11 @@ def _empty_folder(home: Path | None) -> Path:
     if any(home.iterdir()):
         raise ConfigError(f"{home} is not empty", hint="name a new folder, or leave out --home", code="demo-home")
     return home.absolute()
+
+
+def _clear(folder: Path, *, given: Path | None) -> None:
+    if given is None:
+        rmtree(folder)
 
 
 def _wait_for_the_keyboard(folder: Path, output: Output) -> None:
