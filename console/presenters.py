@@ -134,7 +134,7 @@ EVENTS: Final = Listing(
 STEPS: Final = Listing(
     columns=(
         Column(title="RECORDED", value=lambda step: step.recorded_at),
-        Column(title="SYSTEM", value=lambda step: f"{step.site}/{step.system}"),
+        Column(title="SYSTEM", value=lambda step: step.source),
         Column(title="CONTRACT", value=lambda step: step.contract),
         Column(title="OP", value=lambda step: step.op),
         Column(title="KEY", value=lambda step: step.subject),

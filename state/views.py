@@ -39,6 +39,11 @@ def count_events(connection: sqlite3.Connection) -> int:
     return _number(connection, _SQL.last_event)
 
 
+def newest_instant(connection: sqlite3.Connection) -> int | None:
+    """When the last event was taken in, in milliseconds; None of an empty store."""
+    return _number(connection, _SQL.newest_instant) or None
+
+
 def count_open_dead_letters(connection: sqlite3.Connection) -> int:
     """How many dead letters are open; counting ends at `COUNTED_AT_MOST`."""
     return _number(connection, _SQL.count_open_dead_letters, {"most": COUNTED_AT_MOST})

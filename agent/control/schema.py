@@ -143,8 +143,7 @@ class EventRow(_Wire):
     contract: str
     op: str
     subject: str
-    site: str
-    system: str
+    source: str = Field(description="site/system it was read from")
     place: str = ""
     deliveries: list[DeliveryState] = []
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -70,37 +71,43 @@ class ControlServer:
     def __init__(self, desk: Desk, path: Path) -> None:
         """Take the socket at `path`: callers queue from now on. Raises `ConflictError`, `ConfigError`."""
         self._path = path
-        self._listener = listen(path)
-        self._server = _Server(
-            uvicorn.Config(
-                make_app(desk),
-                http=IdentifyingProtocol,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=_GRACE_SECONDS,
-            )
-        )
+        self._listener: socket.socket | None = listen(path)
+        self._app = make_app(desk)
 
     async def serve(self, stop: asyncio.Event) -> None:
-        """Answer until `stop` is set; requests under way get two seconds to end."""
+        """Answer until `stop` is set; requests under way get two seconds to end. May be run again after a failure."""
+        listener = self._listener = self._listener or listen(self._path)
+        server = _Server(_config(self._app))
         try:
             async with asyncio.TaskGroup() as tasks:
-                serving = tasks.create_task(self._server.serve(sockets=[self._listener]))
+                serving = tasks.create_task(server.serve(sockets=[listener]))
                 stopping = tasks.create_task(stop.wait())
                 await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
-                self._server.should_exit = True
+                server.should_exit = True
                 stopping.cancel()
         finally:
             self.close()
 
     def close(self) -> None:
         """Let go of the socket."""
-        self._listener.close()
-        with suppress(FileNotFoundError):
-            self._path.unlink()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+            with suppress(FileNotFoundError):
+                self._path.unlink()
+
+
+def _config(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=IdentifyingProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
 
 
 class _Server(uvicorn.Server):

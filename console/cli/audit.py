@@ -42,7 +42,7 @@ def verify(context: typer.Context) -> None:
     if not session.output.is_for_people:
         session.output.record(verdict)
     elif verdict.ok:
-        session.output.line(f"the audit is whole: {verdict.entries:,} entries, head {verdict.head}")
+        session.output.line(f"the audit is whole up to entry {verdict.entries:,}, head {verdict.head}")
     else:
         session.output.line(f"the audit is broken at entry {verdict.first_bad}: {verdict.reason}")
     if not verdict.ok:

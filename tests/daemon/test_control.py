@@ -43,8 +43,7 @@ def desk() -> WrittenDesk:
                 contract="inventory-balance/1",
                 op="snapshot",
                 subject=f"SKU-{number}",
-                site="dc",
-                system="wms",
+                source="dc/wms",
             )
             for number in range(25, 0, -1)
         ],
@@ -257,6 +256,21 @@ def test_a_cancelled_server_lets_go_of_its_socket(tmp_path: Path, desk: WrittenD
 
     asyncio.run(serve())
     assert not path.exists()
+
+
+def test_a_server_that_ended_can_be_run_again(tmp_path: Path, desk: WrittenDesk) -> None:
+    path = tmp_path / "agent.sock"
+    server = ControlServer(desk, path)
+
+    async def serve_and_ask() -> Status:
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(server.serve(stop))
+            answer = await asyncio.to_thread(ControlClient(path).status)
+            stop.set()
+        return answer
+
+    assert asyncio.run(serve_and_ask()) == asyncio.run(serve_and_ask())
 
 
 def test_callers_before_the_loop_runs_wait_and_are_answered(tmp_path: Path, desk: WrittenDesk) -> None:

@@ -14,11 +14,15 @@ SELECT name, records, unreadable, last_batch_at FROM sources;
 -- The last number given, which is how many events there ever were.
 SELECT seq FROM sqlite_sequence WHERE name = 'events';
 
+-- :name newest_instant
+SELECT recorded_at FROM events ORDER BY seq DESC LIMIT 1;
+
 -- :name count_open_dead_letters
 SELECT count(*) FROM (SELECT 1 FROM dead_letters WHERE state = 'open' LIMIT :most);
 
 -- :name events
-SELECT e.seq, lower(hex(e.id)) AS id, e.time, e.recorded_at, o.flow, o.contract, o.op, e.subject, o.site, o.system, e.place
+SELECT e.seq, lower(hex(e.id)) AS id, e.time, e.recorded_at, o.flow, o.contract, o.op, e.subject,
+       o.site || '/' || o.system AS source, e.place
   FROM events e JOIN origins o ON o.id = e.origin_id
  WHERE e.seq < :before AND (:flow IS NULL OR o.flow = :flow)
  ORDER BY e.seq DESC
@@ -26,7 +30,8 @@ SELECT e.seq, lower(hex(e.id)) AS id, e.time, e.recorded_at, o.flow, o.contract,
 
 -- :name events_of_key
 -- Those that speak of the key; `is_subject` where they are about it.
-SELECT e.seq, lower(hex(e.id)) AS id, e.time, e.recorded_at, o.flow, o.contract, o.op, e.subject, o.site, o.system, e.place,
+SELECT e.seq, lower(hex(e.id)) AS id, e.time, e.recorded_at, o.flow, o.contract, o.op, e.subject,
+       o.site || '/' || o.system AS source, e.place,
        max(t.is_subject) AS is_subject
   FROM trace t JOIN events e ON e.seq = t.event_seq JOIN origins o ON o.id = e.origin_id
  WHERE t.key = :key AND e.seq < :before AND (:flow IS NULL OR o.flow = :flow)
@@ -35,7 +40,8 @@ SELECT e.seq, lower(hex(e.id)) AS id, e.time, e.recorded_at, o.flow, o.contract,
  LIMIT :limit;
 
 -- :name event
-SELECT e.seq, lower(hex(e.id)) AS id, e.time, e.recorded_at, o.flow, o.contract, o.op, e.subject, o.site, o.system, e.place,
+SELECT e.seq, lower(hex(e.id)) AS id, e.time, e.recorded_at, o.flow, o.contract, o.op, e.subject,
+       o.site || '/' || o.system AS source, e.place,
        e.partition_key, lower(hex(coalesce(e.correlation_id, e.id))) AS correlation_id,
        nullif(lower(hex(e.causation_id)), '') AS causation_id,
        e.traceparent, s.hash AS estate_hash, e.extensions, e.raw_id, e.data
