@@ -17,6 +17,7 @@ import asyncio
 import gzip
 import json
 import socket
+import ssl
 import struct
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -239,6 +240,7 @@ class HostilePartner:
     ledger: list[Entry] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     port: int = 0
+    tls: ssl.SSLContext | None = None
 
     def __post_init__(self) -> None:
         self._scripts: dict[str, deque[Behaviour]] = {}
@@ -250,7 +252,7 @@ class HostilePartner:
     @property
     def url(self) -> str:
         """The base address; the port stays over stop and start."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -264,7 +266,9 @@ class HostilePartner:
     async def start(self) -> None:
         """Listen; again on the same port after a stop."""
         self._stop = asyncio.Event()
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, limit=_LARGEST_HEAD)
+        self._server = await asyncio.start_server(
+            self._accept, "127.0.0.1", self.port, limit=_LARGEST_HEAD, ssl=self.tls
+        )
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

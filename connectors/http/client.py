@@ -37,6 +37,7 @@ _LONGEST_CONNECT: Final = 10.0  # seconds; a host that drops packets is unreacha
 _MOST_CONNECTIONS: Final = 64  # the highest in_flight of an estate: the pool itself never makes a call wait
 _IDLE: Final = 4.0  # seconds; shorter than the 5 s after which common servers close an idle connection
 _SHOWN: Final = 300
+_DISTRUST_HINT: Final = "nothing was sent; have the server's certificate renewed, or name its authority in ca_file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,10 +175,11 @@ class HttpClient:
                 f"{call} was not sent: no time was left for it", hint="it is tried again", code="not-sent"
             )
         if not progress.was_sent:
+            is_distrust = "certificate" in why.lower()
             return NotConnectedError(
                 f"{self._origin} cannot be reached: {why}",
-                hint="nothing was sent; look whether it runs, and at base_url",
-                code="tls" if "certificate" in why.lower() else "unreachable",
+                hint=_DISTRUST_HINT if is_distrust else "nothing was sent; look whether it runs, and at base_url",
+                code="certificate" if is_distrust else "unreachable",
             )
         return InDoubtError(
             f"{call} was sent to {self._origin} and no whole answer came: {why}",

@@ -98,8 +98,7 @@ class HttpSink:
 
     async def _read(self, answer: Answer, parcel: Parcel, outcomes: OutcomeMap, until: float) -> Result:
         result = outcomes.read(answer, now=self._clock.now())
-        is_open = answer.status == 409 and self._settings.conflict == "by_key" and isinstance(result, RejectedError)
-        if is_open and not outcomes.has_rule_for(answer):
+        if answer.status == 409 and self._settings.conflict == "by_key" and not outcomes.has_rule_for(answer):
             return outcomes.as_meant(await self._whose_conflict(answer, parcel, until), answer, now=self._clock.now())
         return result
 

@@ -18,7 +18,7 @@ from connectors.http.source import HttpSource
 from connectors.registry import find
 from connectors.testing import HeldMemory, SinkContract, SourceContract, surroundings
 
-DEADLINE = timedelta(milliseconds=400)
+DEADLINE = timedelta(seconds=1)
 
 
 class HttpSourceRig:

@@ -50,7 +50,8 @@ from state.model.errors import (
     TransientError,
 )
 
-DEADLINE = timedelta(milliseconds=300)
+DEADLINE = timedelta(seconds=2)  # ample: a success must not depend on how busy the machine is
+SHORT = timedelta(milliseconds=300)  # for calls that end by it
 PO = make_parcel("PO-1")
 
 
@@ -109,7 +110,7 @@ LOSSES = {
 async def test_a_call_without_a_whole_answer_is_in_doubt(partner: HostilePartner, loss: str, lands: bool) -> None:
     behaviour = Behaviour(name=loss, lands_after=0.0 if lands else None, reply=LOSSES[loss])
     started = time.monotonic()
-    answer = await meets(partner, behaviour, byte_limit=4096)
+    answer = await meets(partner, behaviour, byte_limit=4096, deadline=SHORT)
     assert isinstance(answer, InDoubtError), answer
     assert time.monotonic() - started < 2
     assert partner.effects(PO.idempotency_key) == lands
@@ -147,13 +148,12 @@ async def test_a_bomb_never_takes_the_memory_it_asks_for(partner: HostilePartner
 
 async def test_a_slow_partner_holds_up_nobody_else(partner: HostilePartner) -> None:
     async with HostilePartner() as good:
-        slow, quick = sink_on(partner), sink_on(good)
+        slow, quick = sink_on(partner, deadline=timedelta(seconds=1)), sink_on(good)
         partner.script("POST", *(is_half_open() for _ in range(8)))
         hanging = [asyncio.create_task(deliver(slow, make_parcel(f"PO-{number}"))) for number in range(8)]
-        started = time.monotonic()
         [answer] = await deliver(quick, PO)
         assert isinstance(answer, Outcome)
-        assert time.monotonic() - started < 0.25
+        assert not any(task.done() for task in hanging)
         await asyncio.gather(*hanging)
         await slow.close()
         await quick.close()
@@ -176,7 +176,7 @@ async def test_a_host_that_cannot_be_reached_is_not_connected(partner: HostilePa
 
 async def test_a_server_without_tls_behind_https_is_not_connected(partner: HostilePartner) -> None:
     url = partner.url.replace("http:", "https:")
-    assert isinstance(await meets(partner, is_half_open(), base_url=url), NotConnectedError)
+    assert isinstance(await meets(partner, is_half_open(), base_url=url, deadline=SHORT), NotConnectedError)
     assert partner.ledger == []
 
 
@@ -488,6 +488,7 @@ async def test_what_a_probe_finds_is_read_by_its_own_rules(
     await sink.close()
 
 
+BY_SEARCH = {"path": "/orders?key={key}", "records": "/items", "match": {"/key": "{key}"}}
 DENIALS_THAT_ARE_NONE = {
     "a search whose address is wrong": refuses(404),
     "a server error": refuses(500),
@@ -504,7 +505,7 @@ DENIALS_THAT_ARE_NONE = {
 @pytest.mark.parametrize("case", DENIALS_THAT_ARE_NONE)
 async def test_only_an_answer_to_the_question_is_a_denial(partner: HostilePartner, case: str) -> None:
     partner.script("GET", DENIALS_THAT_ARE_NONE[case])
-    sink = sink_on(partner, probe={"path": "/orders?key={key}", "records": "/items", "match": {"/key": "{key}"}})
+    sink = sink_on(partner, probe=BY_SEARCH, deadline=SHORT if case == "silence" else DEADLINE)
     with pytest.raises((NotConnectedError, TransientError)) as raised:
         await sink.probe(PO)
     assert raised.value.hint
@@ -539,7 +540,7 @@ async def test_a_call_that_lands_after_the_first_probe_is_found_by_the_one_that_
     partner.remembers_keys = False
     partner.script("POST", lands_late(0.5))
     memory = TargetMemory(lands_within=timedelta(milliseconds=700), can_probe=True)
-    sink = sink_on(partner)
+    sink = sink_on(partner, deadline=SHORT)
     sent_at = datetime.now(UTC)
     [answer] = await deliver(sink, PO)
     assert isinstance(answer, InDoubtError)
@@ -548,7 +549,7 @@ async def test_a_call_that_lands_after_the_first_probe_is_found_by_the_one_that_
     assert isinstance(await sink.probe(PO), NotFound), "it has not landed yet"
     doubt = Doubt(first_sent_at=sent_at, last_sent_at=asked_at)
     assert not denial_counts(doubt, memory, asked_at=asked_at), "so that this no does not count"
-    verdict, due = judge(doubt, memory, now=asked_at, call_deadline=DEADLINE)
+    verdict, due = judge(doubt, memory, now=asked_at, call_deadline=SHORT)
     assert verdict is Verdict.WAIT
     await asyncio.sleep((due - asked_at).total_seconds())
     assert isinstance(await sink.probe(PO), Found)
@@ -667,7 +668,7 @@ async def test_a_batch_that_is_cut_off_is_in_doubt_as_a_whole_and_its_resend_has
     partner: HostilePartner,
 ) -> None:
     partner.script("POST", accepts_then_says_nothing())
-    sink = sink_on(partner, batch={})
+    sink = sink_on(partner, batch={}, deadline=SHORT)
     assert [type(answer) for answer in await deliver(sink, *MANY)] == [InDoubtError] * 4
     assert all(isinstance(answer, Outcome) for answer in await deliver(sink, *MANY))
     assert [partner.effects(key) for key in KEYS] == [1] * 4
@@ -689,7 +690,7 @@ BEHAVIOURS = [
 ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.sampled_from(BEHAVIOURS), min_size=2, max_size=6), st.sampled_from([None, 409]), st.booleans())
 def test_whatever_the_partner_does_the_sink_never_says_more_than_it_knows(
     script: list[Behaviour], conflict_status: int | None, in_batches: bool

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from ruamel.yaml import YAML
 
+from connectors import http
 from connectors.http.client import HttpClient
 from connectors.http.pointer import ABSENT, find, find_text
 from connectors.http.settings import ConnectionSettings, HttpSinkSettings, HttpSourceSettings
@@ -88,6 +91,13 @@ def test_settings_survive_json_and_every_field_is_described(model: type[Connecti
     assert model.model_validate_json(settings.model_dump_json(exclude_unset=True)) == settings
     for name, field in model.model_fields.items():
         assert field.description or name == "method", name
+
+
+def test_the_examples_of_the_readme_are_settings() -> None:
+    readme = Path(http.__path__[0], "README.md").read_text()
+    source, sink = (YAML(typ="safe").load(block) for block in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL))
+    HttpSourceSettings.model_validate(BASE | source["source"]["settings"])
+    HttpSinkSettings.model_validate(BASE | sink["targets"][0]["settings"])
 
 
 # --- pointers ---------------------------------------------------------------------------------------------------------
