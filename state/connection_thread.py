@@ -1,7 +1,8 @@
-"""One SQLite connection and the thread that owns it: a call costs one hop there and back, however much it does.
+"""One SQLite connection and the thread that owns it, by aiosqlite: a call costs one hop there and back, however much it does.
 
-An executor of one thread is all it takes. (aiosqlite hops for each statement, which costs 70 % of the throughput, and its own
-thread runs other functions only by private names.)
+aiosqlite's own methods hop for each statement, which costs 70 % of the throughput. Here a whole function of the connection is
+handed over at once. That touches three of aiosqlite's protected names (`_tx`, `_connection`, `_thread`), here only; the
+dependency is bounded to the release line that has them.
 """
 
 from __future__ import annotations
@@ -9,36 +10,40 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Self, TypeVar
+from functools import partial
+from typing import Self, TypeVar, cast
+
+import aiosqlite
+
+from state.model.errors import StoreError
 
 T = TypeVar("T")
 
+_ROWS_AT_ONCE = 64  # for aiosqlite's own cursors, which nobody uses
 
-class ConnectionThread:
-    """Runs functions of its connection, one after another in the order of `submit`. Ended by `stop`."""
 
-    def __init__(self, executor: ThreadPoolExecutor, connection: sqlite3.Connection) -> None:
-        self._executor = executor
-        self._connection = connection
+class ConnectionThread(aiosqlite.Connection):
+    """Runs functions of its connection, one after another in the order of `submit`. Ended by `end`."""
 
     @classmethod
     async def start(cls, name: str, connect: Callable[[], sqlite3.Connection]) -> Self:
         """Run `connect` on a new thread; where it fails, the thread ends and the error is raised here."""
-        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        thread = cls(connect, _ROWS_AT_ONCE)
+        thread._thread.name = name
         try:
-            return cls(executor, await asyncio.get_running_loop().run_in_executor(executor, connect))
+            return cast("Self", await thread)
         except BaseException:
-            executor.shutdown(wait=False)
+            thread._thread.join()  # it was told to stop, and must not speak to a loop that may be gone
             raise
 
     def submit(self, function: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         """What `function` will return or raise on the thread. It is handed over at once, before anything is awaited."""
-        return asyncio.get_running_loop().run_in_executor(self._executor, function, self._connection)
+        if self._connection is None:
+            raise StoreError("the connection is closed", hint="Nothing was applied", code="store-closed")
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._tx.put_nowait((answer, partial(function, self._connection)))
+        return answer
 
-    async def stop(self) -> None:
+    async def end(self) -> None:
         """Finish what was handed in, close the connection, and end the thread."""
-        try:
-            await self.submit(sqlite3.Connection.close)
-        finally:
-            self._executor.shutdown(wait=False)
+        await self.close()

@@ -185,11 +185,11 @@ class Database:
 
     async def _stop_readers(self) -> None:
         for reader in self._readers:
-            await reader.stop()
+            await reader.end()
 
     async def _stop_writer(self) -> None:
         if self._writer_thread:
-            await self._writer_thread.stop()  # the last connection to close checkpoints and removes the WAL
+            await self._writer_thread.end()  # the last connection to close checkpoints and removes the WAL
 
 
 def _read(query: Query[T], stop_at: float, connection: sqlite3.Connection) -> T:

@@ -187,6 +187,9 @@ class GroupCommit:
             elif is_vanishing(outcome.error) and (delay := next(delays, None)):
                 self._sleep(delay)
                 stretches.appendleft(units)
+            elif is_vanishing(outcome.error) and len(units) > 1:
+                half = len(units) // 2  # what is small may still fit where the whole did not
+                stretches.extendleft((units[half:], units[:half]))
             else:
                 self._fail(units, outcome.error)
 

@@ -181,7 +181,7 @@ def _sequence(attributes: Mapping[str, Any]) -> int:
 def _choice(attributes: Mapping[str, Any], name: str, choices: type[_Choice]) -> _Choice:
     value = attributes.get(name)
     try:
-        return choices(value)
+        return choices(str(value))
     except ValueError:
         raise _wrong(name, value, f"must be one of {', '.join(choices)}") from None
 
