@@ -101,6 +101,19 @@ async def test_a_missing_folder_is_told_of_and_work_goes_on_when_it_is_back(make
     assert await inbox.run() == 3
 
 
+async def test_a_large_file_that_cannot_be_put_away_is_not_read_at_every_look(
+    make_inbox: MakeInbox, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = make_inbox(small_disk)
+    inbox.put("plan.csv")
+    remount(small_disk, "ro")
+    with pytest.raises(NotConnectedError):
+        await inbox.run()
+    monkeypatch.setattr("connectors.files.source.inspect", None)
+    with pytest.raises(NotConnectedError):
+        await inbox.run()
+
+
 async def test_a_file_that_cannot_be_opened_holds_up_no_other(
     make_inbox: MakeInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

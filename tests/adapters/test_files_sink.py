@@ -321,6 +321,22 @@ async def test_subjects_that_differ_in_case_or_composition_get_files_of_their_ow
     assert len({name.casefold() for name in names(out)}) == 4
 
 
+async def test_a_decomposed_subject_is_written_composed(make_sink: MakeSink) -> None:
+    outcome = await the_outcome(make_sink(), make_parcel("PO-a\u0308"))
+    assert outcome.reference.startswith("PO-\u00e4-")
+
+
+async def test_a_template_that_grows_too_long_falls_back_to_the_key(make_sink: MakeSink) -> None:
+    parcel = replace(make_parcel("x" * 80), partition_key="y" * 80, contract="z" * 80 + "/1")
+    outcome = await the_outcome(make_sink(name="{subject}{partition}{entity}{key}.{suffix}"), parcel)
+    assert outcome.reference == f"{parcel.idempotency_key[:16]}.json"
+
+
+async def test_a_template_cannot_hide_the_file(make_sink: MakeSink) -> None:
+    outcome = await the_outcome(make_sink(name=".{key}.{suffix}"), make_parcel("PO-1"))
+    assert not outcome.reference.startswith(".")
+
+
 async def test_a_template_uses_what_it_names(make_sink: MakeSink, out: Path) -> None:
     parcel = replace(make_parcel("PO-1"), partition_key="DC 1")
     outcome = await the_outcome(make_sink(name="{flow}_{entity}_{partition}_{key}.dat"), parcel)

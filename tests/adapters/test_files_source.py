@@ -761,6 +761,16 @@ async def test_killed_between_commit_and_quarantine_the_file_goes_to_quarantine(
     assert (site.names("archive"), site.names("quarantine")) == ([], ["plan.xml"])
 
 
+async def test_killed_before_the_quarantine_a_refused_file_is_told_of_once(make_site: Sites) -> None:
+    site = make_site()
+    (site.folder / "passwd").symlink_to("/etc/passwd")
+    async for batch in site.source.read():
+        site.commit(batch)
+    site.restart()
+    assert await site.run() == []
+    assert (len(site.letters), site.names("quarantine")) == (1, ["passwd"])
+
+
 async def test_killed_inside_a_long_file_and_renamed_before_the_restart_it_gives_each_event_once(
     make_site: Sites,
 ) -> None:
