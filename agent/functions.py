@@ -324,7 +324,7 @@ BUILT_IN: Final = (
     _text_function(
         "split", "`split(text, ',')`: the list of its parts", (_STRING, _STRING), cel.Type.List(_STRING), _split
     ),
-    _text_function("join", "`join(list, ',')`: one text of a list of texts", (_LIST, _STRING), _STRING, _joined),
+    _text_function("join", "`join(parts, ',')`: one text of a list of texts", (_LIST, _STRING), _STRING, _joined),
     _text_function(
         "padleft", "`padleft(text, 8, '0')`: filled up on the left", (_STRING, _INT, _STRING), _STRING, _padded
     ),

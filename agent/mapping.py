@@ -130,9 +130,7 @@ class _Compiler:
             self._problems.append(Problem(path=path, error=error))
             return _nothing, ANYTHING
         if compiled.shape is not None and compiled.shape.type is not FieldType.LIST:
-            flat = ConfigError(
-                f"{source} is no list", line=1, column=1, hint="lines come of a list", code="not-a-list"
-            )
+            flat = ConfigError(f"{source} is no list", line=1, column=1, hint="lines come of a list", code="not-a-list")
             self._problems.append(Problem(path=path, error=flat))
         item = compiled.shape.item if compiled.shape is not None else None
         return compiled.evaluate, item or ANYTHING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.expressions import Expressions
-from agent.shapes import EVENT, of_entity, of_fields
+from agent.functions import BUILT_IN, Function
+from agent.shapes import EVENT, Shape, of_entity, of_fields
 from state.model.canonical.purchase_order import PurchaseOrder
 from state.model.errors import ConfigError, RejectedError
 from state.model.estate import FieldSpec, FieldType
@@ -205,6 +207,14 @@ def test_decimal_arithmetic_is_exact(value: Decimal, factor: int) -> None:
     assert TIMES.evaluate({"record": {**VALUES, "qty": value, "pack": factor}}) == value * factor + value
 
 
+EXAMPLE_TYPES = {
+    **dict.fromkeys(("a", "b", "amount"), FieldType.DECIMAL),
+    **dict.fromkeys(("text", "value", "instead"), FieldType.STRING),
+    **dict.fromkeys(("first", "second", "date"), FieldType.DATE),
+    "parts": FieldType.LIST,
+    "instant": FieldType.INSTANT,
+}
+REFERENCE = (Path(__file__).parents[2] / "docs/estate.md").read_text(encoding="utf-8")
 TIMES = EXPRESSIONS.compile("record.qty * record.pack + record.qty", place="x")
 
 
@@ -212,3 +222,11 @@ TIMES = EXPRESSIONS.compile("record.qty * record.pack + record.qty", place="x")
 def test_no_text_makes_the_compiler_raise_anything_but_a_config_error(source: str) -> None:
     with suppress(ConfigError):
         EXPRESSIONS.compile(source, place="x")
+
+
+@pytest.mark.parametrize("function", BUILT_IN, ids=[one.name for one in BUILT_IN])
+def test_every_function_stands_in_the_reference_and_its_example_compiles(function: Function) -> None:
+    example, _, words = function.summary.partition("`: ")
+    assert f"| {example}` | {words} |" in REFERENCE
+    types = EXAMPLE_TYPES | ({"value": FieldType.DECIMAL} if function.name == "quantity" else {})
+    Expressions({name: Shape(type=one) for name, one in types.items()}).compile(example[1:], place="x")

@@ -109,7 +109,7 @@ def test_a_bad_row_refuses_its_whole_document_and_no_other() -> None:
 
 
 def test_a_row_without_a_key_may_belong_to_its_neighbours() -> None:
-    rows = [
+    rows: list[SourceRecord | UnreadableRecord] = [
         row(2, "P1", "a", "1"),
         row(3, "P2", "b", "1"),
         unreadable(4),
@@ -135,7 +135,7 @@ def test_a_grouped_file_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("ABCD"), st.integers(1, 9)), max_size=30))
 def test_grouping_keeps_every_row_once_and_in_order(pairs: list[tuple[str, int]]) -> None:
-    made = grouped([row(number, po, f"s{number}", str(qty)) for number, (po, qty) in enumerate(pairs, 1)])
+    made = grouped(row(number, po, f"s{number}", str(qty)) for number, (po, qty) in enumerate(pairs, 1))
     kept = [(one.data["po_no"], line["sku"]) for one in made if isinstance(one, Document) for line in one.data["lines"]]
     expected = [(po, f"s{number}") for number, (po, _) in enumerate(pairs, 1)]
     assert sorted(kept) == sorted(expected)
