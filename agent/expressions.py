@@ -47,6 +47,7 @@ _TOKEN = re.compile(
 )
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 _DECIMAL_NUMBER = re.compile(r"-?[0-9]{1,15}\.[0-9]{1,10}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}")
 _PLAIN_TEXT = re.compile(r"'[^'\\\n]*'|\"[^\"\\\n]*\"")
 _ERROR_PLACE = re.compile(r"<input>:(\d+):(\d+): (.*)")
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
@@ -344,6 +345,8 @@ def _with_identifiers(source: str, paths: Sequence[_Path]) -> tuple[str, dict[st
 
 
 def _literal(source: str) -> tuple[Any, Shape] | None:
+    if _DATE.fullmatch(source):  # CEL would subtract
+        raise _positioned(1, 1, "a date stands here without quotes", f"write \"'{source}'\"", "unquoted-date")
     if _WHOLE_NUMBER.fullmatch(source):
         return int(source), Shape(type=FieldType.INTEGER)
     if _DECIMAL_NUMBER.fullmatch(source):

@@ -6,7 +6,6 @@ nothing a person wrote is ignored in silence. What needs more than the files (co
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
@@ -15,6 +14,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from agent.estate.findings import Finding, Severity, has_errors, in_order
+from agent.estate.secrecy import is_literal_secret
 from agent.estate.validation import complaints
 from agent.estate.yaml_document import BYTES_LIMIT, Path, YamlDocument, read_yaml
 from state.model.errors import ConfigError
@@ -24,14 +24,6 @@ from state.model.visible import shown
 SETTINGS_FILE: Final = "estate.yaml"
 LATER_FOLDERS: Final = ("partners", "contracts", "workflows", "calendars", "master")
 FILES_LIMIT: Final = 2_000
-
-_SECRET_KEY = re.compile(
-    r"(^|[_-])(password|passwd|passphrase|secret|token|api[_-]?key|private[_-]?key|authorization|credentials?|cookie)$",
-    re.IGNORECASE,
-)
-_NO_SECRET_KEY = re.compile(r"(^|[_-])(next|page|continuation|cursor|sync)[_-]token$", re.IGNORECASE)
-_REFERENCE = re.compile(r"(env|file|credential):.+")
-_ADDRESS_WITH_PASSWORD = re.compile(r"^[a-z][a-z0-9+.-]*://[^/@\s]*:[^/@\s]+@", re.IGNORECASE)
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -226,7 +218,7 @@ def literal_secrets(document: YamlDocument) -> list[Finding]:
             code="literal-secret",
         )
         for path, value in _settings_texts(document.value, ())
-        if _is_secret(path, value)
+        if is_literal_secret(str(path[-1]), value)
     ]
 
 
@@ -240,11 +232,3 @@ def _settings_texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
     elif isinstance(value, list):
         for number, one in enumerate(value):
             yield from _settings_texts(one, (*path, number))
-
-
-def _is_secret(path: Path, value: str) -> bool:
-    name = str(path[-1])
-    if _ADDRESS_WITH_PASSWORD.match(value):
-        return True
-    looks_so = _SECRET_KEY.search(name) is not None and _NO_SECRET_KEY.search(name) is None
-    return looks_so and not _REFERENCE.fullmatch(value)

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from agent.estate.secrecy import is_literal_secret
 from agent.suggestion import suggestion
 from state.model.estate import NAME_PATTERN
 from state.model.visible import shown, visible
@@ -88,10 +89,14 @@ def _complaint(kind: type[BaseModel], error: ErrorDetails) -> Complaint:
         case "string_pattern_mismatch" if context.get("pattern") == NAME_PATTERN:
             message = f"{shown(error['input'])} cannot be a name"
             return Complaint(path=path, message=message, hint=f"a name is {_NAME_RULE}", code="bad-name")
+        case "string_pattern_mismatch":
+            message = f"{name} cannot be {_seen(name, error['input'])}"
+            hint = _description(kind, path) or f"it matches {context.get('pattern', '')}"
+            return Complaint(path=path, message=message, hint=hint, code="bad-value")
         case "union_tag_not_found" | "union_tag_invalid":
             return _tagged(path, name, error, context)
         case _:
-            return Complaint(path=path, message=f"{name}: {_message(error)}", hint=_cure(error), code="bad-value")
+            return Complaint(path=path, message=_message(name, error), hint=_cure(error), code="bad-value")
 
 
 def _tagged(path: Path, name: str, error: ErrorDetails, context: Mapping[str, Any]) -> Complaint:
@@ -107,12 +112,16 @@ def _tagged(path: Path, name: str, error: ErrorDetails, context: Mapping[str, An
     )
 
 
-def _message(error: ErrorDetails) -> str:
+def _message(name: str, error: ErrorDetails) -> str:
     text = visible(error["msg"].removeprefix("Value error, "))[:300]
     value = error["input"]
-    if isinstance(value, dict | list) or error["type"].endswith("_type"):
-        return f"{text[0].lower()}{text[1:]}"
-    return f"{text[0].lower()}{text[1:]}, not {shown(value)}"
+    is_shown = not isinstance(value, dict | list) and not error["type"].endswith("_type")
+    words = f"{name}: {text[0].lower()}{text[1:]}"
+    return f"{words}, not {_seen(name, value)}" if is_shown else words
+
+
+def _seen(name: str, value: object) -> str:
+    return "what stands there" if is_literal_secret(name, value) else shown(value)
 
 
 def _cure(error: ErrorDetails) -> str:
@@ -139,6 +148,14 @@ def _words(kind: type[Any], path: Path) -> list[str]:
         if info is not None:
             return list(_choices(info.annotation))
     return []
+
+
+def _description(kind: type[Any], path: Path) -> str:
+    for model in _models_at(kind, path[:-1]):
+        info = model.model_fields.get(str(path[-1])) if path else None
+        if info is not None and info.description:
+            return info.description
+    return ""
 
 
 def _choices(annotation: Any) -> Iterator[str]:

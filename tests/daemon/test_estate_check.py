@@ -37,7 +37,7 @@ source:
   system: planning
   settings:
     pattern: "reco-*.csv"
-    format: {format: csv}
+    format: {kind: csv}
   fields:
     reco_id: string
     sku: string
@@ -136,8 +136,8 @@ MISTAKES = [
     (FLOWS, "system: planning", "system: planing", f"{FLOWS}:5:11", "no system 'planing'", "did you mean planning?"),
     (FLOWS, "system: erp", "system: epr", f"{FLOWS}:36:13", "no system 'epr'", "did you mean erp?"),
     (FLOWS, "qty: decimal", "qty: decimla", f"{FLOWS}:12:10", "cannot be 'decimla'", "did you mean decimal?"),
-    (FLOWS, "{format: csv}", "{format: cvs}", f"{FLOWS}:8:22", "cannot be 'cvs'", "did you mean csv?"),
-    (FLOWS, "{format: csv}", "{format: csv, delimter: ';'}", f"{FLOWS}:8:27", "'delimter' is not known", "delimiter?"),
+    (FLOWS, "{kind: csv}", "{kind: cvs}", f"{FLOWS}:8:20", "cannot be 'cvs'", "did you mean csv?"),
+    (FLOWS, "{kind: csv}", "{kind: csv, delimter: ';'}", f"{FLOWS}:8:25", "'delimter' is not known", "delimiter?"),
     (FLOWS, "pattern: ", "patern: ", f"{FLOWS}:7:5", "'patern' is not known", "did you mean pattern?"),
     (FLOWS, "{path: /purchase-orders}", "{}", f"{FLOWS}:37:15", "path is missing", "add a line"),
     (FLOWS, "tion/1", "tion/2", f"{FLOWS}:20:11", "no contract", "Did you mean replenishment-recommendation/1?"),
@@ -155,6 +155,8 @@ MISTAKES = [
     (FLOWS, "record.status == 'proposed'", "event.subjekt == 'x'", f"{FLOWS}:38:17", "'subjekt'", "did you mean subject?"),
     (FLOWS, "{mode: strict}", "{mode: strickt}", f"{FLOWS}:34:15", "cannot be 'strickt'", "did you mean strict?"),
     (FLOWS, "{mode: strict}", "{mode: strict, key: record.skuu}", f"{FLOWS}:34:35", "no field 'skuu'", "did you mean sku?"),
+    (FLOWS, "reason: record.note", "reason: 2026-03-01", f"{FLOWS}:33:13", "date stands here", "'2026-03-01'"),
+    (SITES, "base_url: ", "auth: {kind: bearer, token: 's3cr'}, base_url: ", f"{SITES}:7:44", "what stands there", "env:NAME"),
     (FLOWS, "op: snapshot", "op: command\norder: {mode: latest}\nx: 1", f"{FLOWS}:23:1", "'x' is not known", ""),
     (FLOWS, "    when:", "    shadow_of: epr\n    when:", f"{FLOWS}:38:16", "no other target", ""),
     (FLOWS, "samples/reco.csv", "samples/recoo.csv", f"{FLOWS}:19:11", "cannot be read", "record one"),
@@ -200,6 +202,13 @@ def test_a_mistake_in_a_sample_names_its_line_and_the_expression_that_reads_it(
     edit(folder, "samples/reco.csv", old, new)
     found = [one for one in errors(folder) if one.place == place and message in one.message and hint in one.hint]
     assert found, "\n".join(map(str, check(folder)))
+
+
+def test_a_secret_is_never_shown(folder: Path) -> None:
+    edit(folder, SITES, '"http://127.0.0.1:8071"', '"http://u:hunter2@erp/", auth: {kind: bearer, token: hunter2}')
+    found = errors(folder)
+    assert [one.code for one in found].count("literal-secret") == 2
+    assert "hunter2" not in "".join(map(str, found))
 
 
 def test_several_mistakes_are_found_at_once_and_sorted_by_place(folder: Path) -> None:
