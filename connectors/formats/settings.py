@@ -36,7 +36,7 @@ class _FormatSettings(BaseModel):
 class CsvSettings(_FormatSettings):
     """Rows of text (RFC 4180). Values stay text: the mapping says which are numbers and dates."""
 
-    format: Literal["csv"] = "csv"
+    kind: Literal["csv"] = "csv"
     encoding: _EncodingChoice = "utf-8"
     delimiter: Literal[",", ";", "\t", "|"] = Field(default=",", description="What stands between two fields.")
     quote: Literal['"', "'"] = Field(
@@ -101,7 +101,7 @@ class _JsonLimits(_FormatSettings):
 class JsonSettings(_JsonLimits):
     """One JSON document (RFC 8259): an array of objects, one record each, or one object."""
 
-    format: Literal["json"] = "json"
+    kind: Literal["json"] = "json"
     pointer: str = Field(
         default="",
         description="Where the records are: a JSON Pointer (RFC 6901) of object keys, such as `/data/items`. Empty: the root.",
@@ -118,7 +118,7 @@ class JsonSettings(_JsonLimits):
 class JsonLinesSettings(_JsonLimits):
     """One JSON object a line, lines ended by a line feed."""
 
-    format: Literal["json-lines"] = "json-lines"
+    kind: Literal["json-lines"] = "json-lines"
 
 
 class XmlSettings(_FormatSettings):
@@ -127,7 +127,7 @@ class XmlSettings(_FormatSettings):
     An attribute becomes `@name`, text beside attributes or children `#text`, an element that repeats a list, and a leaf its text.
     """
 
-    format: Literal["xml"] = "xml"
+    kind: Literal["xml"] = "xml"
     encoding: Encoding | None = Field(
         default=None, description="How the bytes are text; without it, as the document declares (UTF-8 if it does not)."
     )
@@ -155,5 +155,5 @@ class XmlSettings(_FormatSettings):
 
 
 FormatSettings: TypeAlias = Annotated[
-    CsvSettings | JsonSettings | JsonLinesSettings | XmlSettings, Field(discriminator="format")
+    CsvSettings | JsonSettings | JsonLinesSettings | XmlSettings, Field(discriminator="kind")
 ]

@@ -254,14 +254,14 @@ def test_the_bytes_of_each_record_are_kept_good_or_bad(raw: bytes, chosen: Forma
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"format": "csv", "delimeter": ";"},
-        {"format": "csv", "columns": ["a", "a"]},
-        {"format": "csv", "columns": ["a"], "required": ["b"]},
-        {"format": "json", "pointer": "data"},
-        {"format": "json", "pointer": "/a~2"},
-        {"format": "xml", "record": "/orders/order"},
-        {"format": "xml", "record": "n:orders/order"},
-        {"format": "yaml"},
+        {"kind": "csv", "delimeter": ";"},
+        {"kind": "csv", "columns": ["a", "a"]},
+        {"kind": "csv", "columns": ["a"], "required": ["b"]},
+        {"kind": "json", "pointer": "data"},
+        {"kind": "json", "pointer": "/a~2"},
+        {"kind": "xml", "record": "/orders/order"},
+        {"kind": "xml", "record": "n:orders/order"},
+        {"kind": "yaml"},
     ],
 )
 def test_settings_that_mean_nothing_are_refused(wrong: dict[str, object]) -> None:
@@ -272,7 +272,7 @@ def test_settings_that_mean_nothing_are_refused(wrong: dict[str, object]) -> Non
 
 def test_every_setting_is_described() -> None:
     for model in (CsvSettings, JsonSettings, JsonLinesSettings, XmlSettings):
-        undescribed = [name for name, info in model.model_fields.items() if name != "format" and not info.description]
+        undescribed = [name for name, info in model.model_fields.items() if name != "kind" and not info.description]
         assert undescribed == []
 
 

@@ -32,7 +32,7 @@ class HttpSourceRig:
             {
                 "base_url": self.partner.url,
                 "path": "/records",
-                "format": {"format": "json", "pointer": "/items"},
+                "format": {"kind": "json", "pointer": "/items"},
                 **self.settings,
             }
         )

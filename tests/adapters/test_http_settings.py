@@ -62,7 +62,7 @@ def test_a_sink_refuses(case: str) -> None:
 
 SOURCES: dict[str, tuple[dict[str, Any], str]] = {
     "a pointer into a page that is CSV": (
-        {"format": {"format": "csv"}, "pagination": {"kind": "next_link", "pointer": "/next"}},
+        {"format": {"kind": "csv"}, "pagination": {"kind": "next_link", "pointer": "/next"}},
         "format json",
     ),
     "a time zone that is none": (

@@ -30,7 +30,7 @@ flow: stock
 owner: stock@acme.example
 source:
   system: planning
-  settings: {pattern: "*.csv", format: {format: csv}}
+  settings: {pattern: "*.csv", format: {kind: csv}}
   fields: {id: string, qty: {type: decimal, decimal_mark: ","}}
 contract: replenishment-recommendation/1
 mapping:
