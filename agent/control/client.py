@@ -93,7 +93,7 @@ class ControlClient:
 
     def event(self, event: str) -> EventDetail:
         """One event by its id."""
-        return self._get(EventDetail, f"/v1/events/{quote(event, safe='')}")
+        return self._get(EventDetail, f"/v1/events/{quote(event, safe='', errors='replace')}")
 
     def trace(self, key: str) -> TraceView:
         """Everything known of a business key."""
@@ -157,7 +157,9 @@ class ControlClient:
 
     def _get(self, model: type[Model], path: str, **query: str | int | None) -> Model:
         given = {name: value for name, value in query.items() if value is not None}
-        return self._parse(model, self._answer("GET", f"{path}?{urlencode(given)}" if given else path))
+        return self._parse(
+            model, self._answer("GET", f"{path}?{urlencode(given, errors='replace')}" if given else path)
+        )
 
     def _answer(self, method: str, target: str) -> bytes:
         status, body = self._exchange(method, target)

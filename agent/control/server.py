@@ -186,7 +186,7 @@ def _add_lists(app: FastAPI, desk: Desk) -> None:
 
 
 def _add_details(app: FastAPI, desk: Desk) -> None:
-    @app.get("/v1/events/{event}")
+    @app.get("/v1/events/{event:path}")
     async def event(event: str) -> EventDetail:
         return await desk.event(event)
 

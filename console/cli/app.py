@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -84,6 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
     from state.model.errors import DistctlError
 
     given = sys.argv[1:] if arguments is None else arguments
+    _write_whatever_comes()
     try:
         _prepare_completion()
         get_command(app).main(hoist(given), prog_name="distctl", complete_var=COMPLETE_VARIABLE)
@@ -121,6 +123,13 @@ def _next(pending: Iterable[str]) -> list[str]:
 
 def _carries_value(word: str) -> bool:
     return word.startswith(tuple(f"{name}=" for name in _VALUED)) or (word.startswith("-o") and len(word) > 2)
+
+
+def _write_whatever_comes() -> None:
+    """A terminal of a narrow character set gets `\\u241b` for what it cannot show, and never an error of ours."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _prepare_completion() -> None:

@@ -363,6 +363,21 @@ def test_an_error_with_hostile_text_is_one_clean_line(agent: Path) -> None:
     assert len(answer.stderr.splitlines()) == 1
 
 
+def test_a_terminal_of_a_narrow_character_set_gets_escapes(agent: Path, desk: WrittenDesk) -> None:
+    desk.letters = [a_letter(1, shown="ü…\x1b")]
+    answer = as_a_process("dlq", "list", "--socket", agent, PYTHONIOENCODING="ascii")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "\\xfc\\u2026\\u241b" in answer.stdout
+
+
+@pytest.mark.parametrize("name", ["a/b", "../../v1/status", "\udcff", "%2e%2e", "?limit=1", "é"])
+def test_odd_names_are_names_and_nothing_else(agent: Path, name: str) -> None:
+    for command in (["events", name], ["trace", name]):
+        answer = distctl(*command, "--socket", agent)
+        assert answer.returncode == ExitCode.NOT_FOUND
+        assert "older" not in answer.stderr
+
+
 def test_a_spreadsheet_gets_no_formula(agent: Path, desk: WrittenDesk) -> None:
     desk.letters = [a_letter(1, shown="=cmd|' /C calc'!A0")]
     [row] = csv.DictReader(io.StringIO(distctl("dlq", "list", "--socket", agent, "-o", "csv").stdout))
