@@ -194,9 +194,9 @@ def _on_a_terminal() -> Iterator[Callable[[Scene], None]]:
 def _drawn(scene: Scene) -> Table:
     from rich.table import Table
 
-    table = Table(title=f"{scene.elapsed_s:.0f} s  {scene.phase}", title_justify="left", expand=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), title=f"{scene.elapsed_s:.0f} s  {scene.phase}", title_justify="left")
     table.add_column("flow")
-    for heading in ("published", "spoiled", "delivered", "to come", "per second"):
+    for heading in ("published", "spoiled", "delivered", "to come", "a second"):
         table.add_column(heading, justify="right")
     for tally in scene.tallies:
         rate = tally.delivered / scene.elapsed_s if scene.elapsed_s else 0
