@@ -161,14 +161,7 @@ class Intake:
         await self._database.write(unit, name="intake.take_in")
         self._on_read(self._flow.spec.flow, len(harvest.arrivals), len(harvest.letters))
         self._on_owed({lane.name for lanes in harvest.lanes.values() for lane in lanes})
-        for letter in harvest.letters:
-            _log.warning(
-                "set aside %s: %s. %s",
-                letter.place,
-                letter.message,
-                letter.hint,
-                extra={"flow": letter.flow, "code": letter.code, "place": letter.place},
-            )
+        _report(batch.document.name, harvest.letters)
 
     # Reading and mapping: no store.
 
@@ -381,3 +374,21 @@ class Intake:
 def source_name(flow: CompiledFlow) -> str:
     """How the store knows the source of a flow: `recommendations@dc-north/planning`."""
     return f"{flow.spec.flow}@{flow.source}"
+
+
+def _report(document: str, letters: Sequence[Letter]) -> None:
+    """One line for each kind of mistake in a document, with its first place: a bad export must not flood the log."""
+    kinds: dict[str, list[Letter]] = {}
+    for letter in letters:
+        kinds.setdefault(letter.code, []).append(letter)
+    for code, alike in kinds.items():
+        first = alike[0]
+        more = f" (and {len(alike) - 1} more like it)" if len(alike) > 1 else ""
+        _log.warning(
+            "set aside %s: %s%s. %s",
+            first.place,
+            first.message,
+            more,
+            first.hint,
+            extra={"flow": first.flow, "code": code, "place": first.place, "document": document, "count": len(alike)},
+        )
