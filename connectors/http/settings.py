@@ -264,7 +264,9 @@ class HttpSourceSettings(ConnectionSettings):
         "/id", description="pointer inside a record to what names it; null: its content names it"
     )
     revision: JsonPointer | None = Field(
-        None, description="pointer inside a record to its version or change time; default the cursor's field"
+        None,
+        description="pointer inside a record to its version or change time; default the cursor's field. Without either, "
+        "the last value of each record is remembered, and a change of it is its next version",
     )
     changed_at: JsonPointer | None = Field(None, description="pointer to the ISO 8601 instant at which it happened")
     cursor: Cursor | None = Field(None, description="how only the news are asked for; without it all is read each time")
@@ -285,8 +287,8 @@ class HttpSourceSettings(ConnectionSettings):
     @property
     def revision_field(self) -> str | None:
         """Where a record's version stands, if it has one."""
-        if self.revision is None and isinstance(self.cursor, InstantCursor):
-            return self.cursor.field
+        if self.revision is None and isinstance(self.cursor, InstantCursor | IntegerCursor):
+            return None if self.cursor.field == self.id else self.cursor.field
         return self.revision
 
 
@@ -377,6 +379,11 @@ class ProbeSettings(_Settings):
         if self.is_search and not self.match:
             raise ValueError("a search in the query needs match, for example {/reference: '{subject}'}")
         return self
+
+    @property
+    def asks_by_key(self) -> bool:
+        """Whether what it finds is surely this delivery, and not another version of the same document."""
+        return any("key" in _placeholders(template) for template in (self.path.partition("?")[0], *self.match.values()))
 
     @property
     def is_search(self) -> bool:

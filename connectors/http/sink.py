@@ -110,8 +110,11 @@ class HttpSink:
         """
         if _names(parcel.idempotency_key, answer):
             return Meaning.DUPLICATE
-        if self._probe_map is None:
+        probe = self._settings.probe
+        if probe is None:
             return Meaning.DUPLICATE if parcel.is_resend else Meaning.REJECTED
+        if not probe.asks_by_key:
+            return Meaning.IN_DOUBT if parcel.is_resend else Meaning.REJECTED
         try:
             found = await self._ask(parcel, until)
         except (NotConnectedError, TransientError):

@@ -62,7 +62,7 @@ class HttpSource:
         taken: set[str] = set()
         async with aclosing(self._pages(progress)) as pages:
             async for page in pages:
-                fresh = await self._fresh(page, taken)
+                fresh = await self._fresh(page, progress, taken)
                 checkpoint = progress.checkpoint() if page.following is None else None
                 for batch in _batches(page, fresh, checkpoint, name=f"GET {self._settings.path}"):
                     yield batch
@@ -135,23 +135,28 @@ class HttpSource:
             code=f"http-{answer.status}",
         )
 
-    async def _fresh(self, page: _Page, taken: set[str]) -> dict[str, SourceRecord | UnreadableRecord]:
+    async def _fresh(
+        self, page: _Page, progress: Progress, taken: set[str]
+    ) -> dict[str, SourceRecord | UnreadableRecord]:
         """What of the page is neither known nor taken in this reading, by the item that remembers it."""
         items: dict[str, SourceRecord | UnreadableRecord] = {}
         for one in page.found:
-            record = self._record(one, page.number) if isinstance(one, Record) else _unreadable(one, page.number)
+            record = self._record(one, page.number, progress)
             items.setdefault(_item(record), record)
         skipped = taken & items.keys() | await self._memory.known(items.keys())
         taken.update(items)
         return {item: record for item, record in items.items() if item not in skipped}
 
-    def _record(self, record: Record, page: int) -> SourceRecord | UnreadableRecord:
+    def _record(self, record: Record | BadRecord, page: int, progress: Progress) -> SourceRecord | UnreadableRecord:
+        if isinstance(record, BadRecord):
+            return _unreadable(record, page)
         settings = self._settings
         place = f"page {page}, record {record.number}"
         name = _digest(record.raw) if settings.id is None else find_text(record.fields, settings.id)
         if not name:
             return _nameless(record, place, settings.id or "")
-        revision = find_text(record.fields, settings.revision_field) if settings.revision_field is not None else ""
+        field = settings.revision_field
+        revision = progress.version(name, record.raw) if field is None else find_text(record.fields, field)
         return SourceRecord(
             position=_short(f"{name}@{revision}" if revision else name),
             place=place,
@@ -185,7 +190,8 @@ def _batches(
     items = list(fresh)
     parts = [items[at : at + BATCH_SIZE] for at in range(0, len(items), BATCH_SIZE)] or [[]] * (checkpoint is not None)
     body = page.answer.body
-    document = RawDocument(name=name, sha256=sha256(body), size=len(body), content=body)
+    # The key makes event ids out of the list and not of the page: the same record stands on other pages tomorrow.
+    document = RawDocument(name=name, sha256=sha256(body), size=len(body), content=body, key=name)
     return [
         Batch(
             document=document,

@@ -324,6 +324,20 @@ async def test_a_conflict_with_somebody_elses_order_is_rejected_and_never_settle
     assert "other lines" in answer.shown
 
 
+async def test_a_conflict_where_only_the_business_key_can_be_asked_for_is_never_settled_by_it(
+    partner: HostilePartner,
+) -> None:
+    """Another version, or another's order of that number, would look like ours."""
+    by_subject = {"path": "/orders?subject={subject}", "records": "/items", "match": {"/order/subject": "{subject}"}}
+    sink = sink_on(partner, probe=by_subject)
+    await deliver(sink, make_parcel("PO-1", version=7))
+    partner.script("POST", refuses(409), refuses(409))
+    [first] = await deliver(sink, PO)
+    [second] = await deliver(sink, make_parcel("PO-1", is_resend=True))
+    assert (type(first), type(second)) == (RejectedError, InDoubtError)
+    await sink.close()
+
+
 async def test_a_conflict_with_our_own_call_that_still_runs_is_in_doubt(partner: HostilePartner) -> None:
     partner.script("POST", refuses(409, {"detail": "a request with this key is being processed"}))
     sink = sink_on(partner)

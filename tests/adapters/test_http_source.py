@@ -31,7 +31,7 @@ from connectors.http.source import BATCH_SIZE, HttpSource
 from connectors.testing import HeldMemory, records_of, surroundings, take_in
 from state.model.errors import NotConnectedError, TransientError
 
-ITEMS = {"format": "json", "pointer": "/items"}
+ITEMS = {"kind": "json", "pointer": "/items"}
 SINCE = {"kind": "instant", "parameter": "since", "field": "/updated_at", "overlap": "5m"}
 AFTER = {"kind": "integer", "parameter": "after", "field": "/id", "overlap": 10}
 NEXT = {"kind": "next_link", "pointer": "/next"}
@@ -173,6 +173,50 @@ async def test_a_checkpoint_of_another_kind_of_cursor_starts_from_the_beginning(
     partner.records = [row(1, 0)]
     source = source_on(partner, memory, cursor=cursor)
     assert await ids(source, memory) == [1]
+    await source.close()
+
+
+async def test_a_value_that_comes_back_is_a_third_version_and_not_the_first(partner: HostilePartner) -> None:
+    """5, 6 and 5 again, in a list without versions: the target must end with 5."""
+    memory = HeldMemory()
+    source = source_on(partner, memory)
+    positions = []
+    for quantity in (5, 6, 6, 5):
+        partner.records = [{"id": "A", "qty": quantity}, {"id": "B", "qty": 1}]
+        positions += [(one.position, one.fields["qty"]) for one in records_of(await take_in(source, memory))]
+    assert positions == [("A@1", 5), ("B@1", 1), ("A@2", 6), ("A@3", 5)]
+    await source.close()
+
+
+async def test_a_value_that_comes_back_in_a_feed_is_read_again(partner: HostilePartner) -> None:
+    memory = HeldMemory()
+    source = source_on(partner, memory, cursor={"kind": "token", "parameter": "from", "pointer": "/token"})
+    for token, quantity in enumerate((5, 6, 5)):
+        partner.script("GET", refuses(200, {"items": [{"id": 1, "qty": quantity}], "token": f"t{token}"}))
+    read = [records_of(await take_in(source, memory)) for _ in range(3)]
+    assert [[one.fields["qty"] for one in part] for part in read] == [[5], [6], [5]]
+    assert len({part[0].position for part in read}) == 3
+    await source.close()
+
+
+async def test_a_name_that_stands_in_a_list_twice_is_not_new_at_every_reading(partner: HostilePartner) -> None:
+    memory = HeldMemory()
+    source = source_on(partner, memory)
+    partner.records = [{"id": "A", "qty": 1}, {"id": "A", "qty": 2}]
+    assert len(records_of(await take_in(source, memory))) == 2
+    assert await take_in(source, memory) == []
+    await source.close()
+
+
+async def test_event_ids_do_not_hang_on_the_page_a_record_stands_on(partner: HostilePartner) -> None:
+    memory = HeldMemory()
+    source = source_on(partner, memory)
+    partner.records = [{"id": "A"}]
+    first = await take_in(source, memory)
+    partner.records = [{"id": "A"}, {"id": "B"}]
+    second = await take_in(source, memory)
+    assert first[0].document.identity == second[0].document.identity
+    assert first[0].document.sha256 != second[0].document.sha256
     await source.close()
 
 
@@ -357,7 +401,7 @@ async def test_money_and_large_numbers_keep_every_digit(partner: HostilePartner)
     )
     source = source_on(partner, memory)
     [record] = records_of(await take_in(source, memory))
-    assert record.position == "12345678901234567890"
+    assert record.position == "12345678901234567890@1"
     assert str(record.fields["p"]) == "0.10"
     await source.close()
 
@@ -375,7 +419,7 @@ async def test_a_csv_page_is_read_and_its_bad_row_set_aside_once(partner: Hostil
     memory = HeldMemory()
     page = Behaviour(name="csv", reply=answers(200, b"id,qty\n1,5\n2\n3,7\n"))
     partner.script("GET", page, page)
-    source = source_on(partner, memory, format={"format": "csv"})
+    source = source_on(partner, memory, format={"kind": "csv"})
     batches = await take_in(source, memory)
     assert [record.fields["id"] for record in records_of(batches)] == ["1", "3"]
     assert sum(len(batch.records) for batch in batches) == 3
