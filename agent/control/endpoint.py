@@ -11,13 +11,14 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from state.model.errors import ConfigError, ConflictError
 
 _FOLDER_MODE: Final = 0o750
+_FOR_OTHERS: Final = 0o027  # what a folder of mode 0750 denies
 _SOCKET_MODE: Final = 0o660
 _LONGEST_PATH: Final = 107
 
@@ -51,7 +52,7 @@ def listen(path: Path) -> socket.socket:
         with _address(path) as address:
             listener.bind(address)
         # Nobody can connect before listen(), so there is no moment with other rights.
-        path.chmod(_SOCKET_MODE)
+        _let_in_the_folders_group(path)
         listener.listen(128)
         listener.setblocking(False)
     except OSError as error:
@@ -79,8 +80,15 @@ def connect(path: Path, *, timeout: float) -> socket.socket:
 
 def _make_folder(folder: Path) -> None:
     folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-    if stat.S_IMODE(folder.stat().st_mode) & ~_FOLDER_MODE:
-        folder.chmod(_FOLDER_MODE)
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & _FOR_OTHERS:
+        folder.chmod(mode & ~_FOR_OTHERS)
+
+
+def _let_in_the_folders_group(path: Path) -> None:
+    path.chmod(_SOCKET_MODE)
+    with suppress(PermissionError):  # an account outside that group cannot give to it: then its own group gets in
+        os.chown(path, -1, path.parent.stat().st_gid)
 
 
 def _remove_leftover(path: Path) -> None:

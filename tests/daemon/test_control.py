@@ -105,6 +105,23 @@ def test_the_socket_is_closed_to_others(path: Path) -> None:
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o750
 
 
+def test_a_folder_that_is_too_open_is_closed(desk: WrittenDesk, tmp_path: Path) -> None:
+    folder = tmp_path / "control"
+    folder.mkdir()
+    folder.chmod(0o2777)
+    with served(desk, folder / "agent.sock"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o2750
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give to any group")
+def test_the_socket_belongs_to_the_folders_group(desk: WrittenDesk, tmp_path: Path) -> None:
+    folder = tmp_path / "control"
+    folder.mkdir(mode=0o750)
+    os.chown(folder, -1, 12345)
+    with served(desk, folder / "agent.sock") as path:
+        assert path.stat().st_gid == 12345
+
+
 def test_lists_go_on_where_the_page_before_ended(client: ControlClient) -> None:
     pages = list(gather(lambda size, cursor: client.events(limit=min(size, 10), cursor=cursor), limit=100))
     assert [len(page.items) for page in pages] == [10, 10, 5]

@@ -1,0 +1,50 @@
+"""Which conditions hold: what needs a person is named, and what does not is left out."""
+
+import pytest
+
+from agent.control.conditions import conditions_of
+from agent.control.schema import LaneRow
+
+QUIET = LaneRow(flow="stock", target="dc/erp", tier=2, order="strict", state="open", breaker="closed")
+
+
+def names(*lanes: LaneRow, letters: int = 0, troubles: tuple[str, ...] = ()) -> list[tuple[str, int]]:
+    found = conditions_of(lanes, open_dead_letters=letters, troubles=troubles)
+    return [(condition.name, condition.count) for condition in found]
+
+
+def test_all_quiet_is_no_condition() -> None:
+    assert names(QUIET) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"breaker": "open"}, ("unreachable", 1)),
+        ({"state": "held"}, ("held", 1)),
+        ({"state": "frozen"}, ("frozen", 1)),
+        ({"pending": 2, "delayed": 3}, ("backlog", 5)),
+    ],
+)
+def test_a_lane_that_does_not_flow_is_a_condition(changed: dict[str, object], expected: tuple[str, int]) -> None:
+    assert names(QUIET.model_copy(update=changed)) == [expected]
+
+
+def test_what_is_in_doubt_is_on_its_way_too() -> None:
+    assert names(QUIET.model_copy(update={"in_doubt": 1})) == [("in-doubt", 1), ("backlog", 1)]
+
+
+def test_one_target_of_two_lanes_is_unreachable_once() -> None:
+    lane = QUIET.model_copy(update={"breaker": "open"})
+    assert names(lane, lane.model_copy(update={"flow": "orders"})) == [("unreachable", 1)]
+
+
+def test_a_shadow_lane_needs_nobody() -> None:
+    shadow = {"shadow_of": "dc/erp", "breaker": "open", "pending": 9, "in_doubt": 1, "state": "held"}
+    assert names(QUIET.model_copy(update=shadow)) == []
+
+
+def test_dead_letters_and_troubles_of_the_agent_come_first_or_near_it() -> None:
+    busy = QUIET.model_copy(update={"in_doubt": 1})
+    found = names(busy, letters=4, troubles=("the estate is refused",))
+    assert [name for name, _ in found] == ["trouble", "in-doubt", "parked", "backlog"]
