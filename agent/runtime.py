@@ -27,7 +27,7 @@ from agent.control.server import ControlServer
 from agent.control.store_desk import Running, StoreDesk
 from agent.estate.check import check
 from agent.estate.compiled import CompiledEstate, compile_estate
-from agent.estate.findings import Finding, Severity
+from agent.estate.findings import Severity
 from agent.estate.load import load
 from agent.estate.watch import watch
 from agent.leases import Leases
@@ -35,7 +35,7 @@ from agent.raw_archive import RawArchive
 from agent.reaper import Reaper
 from agent.supervisor import Forever, guard, sleep_unless
 from agent.telemetry import Telemetry, notify_service_manager, start_logging, watchdog_seconds
-from agent.works import Ground, Works, open_lanes, open_works
+from agent.works import Ground, Works, open_lanes, open_works, rehearse
 from state import audit, estates, targets
 from state.database import Database
 from state.model.clock import to_millis
@@ -97,7 +97,7 @@ class Agent:
         self._compiled = compiled
         self._fatal = fatal
         self._works: Works | None = None
-        self._refused: list[Finding] = []  # of the last edit
+        self._refused: ConfigError | None = None  # why the last edit is not in force
         self._stopping = asyncio.Event()
         self._ending = asyncio.Event()  # of the works that run now
         self._reaper = Reaper(ground.database, ground.leases, ground.clock, on_recovered=self._wake)
@@ -105,6 +105,7 @@ class Agent:
     async def run(self) -> int:
         """Run until stopped. Returns the exit code."""
         ground = self._ground
+        await rehearse(ground, self._compiled)
         await ground.database.write(self._start, name="runtime.start")
         await self._adopt(self._compiled, by="agent")
         await self._reaper.sweep()
@@ -132,7 +133,9 @@ class Agent:
         """Read the estate folder again and put it in force. Answers whether it changed; `ConfigError` where it is wrong."""
         compiled = await asyncio.to_thread(_read_estate, self._options.estate, self._options.site)
         if compiled.estate.hash == self._compiled.estate.hash:
+            self._refused = None
             return False
+        await rehearse(self._ground, compiled)
         await self._adopt(compiled, by=by)
         self._ending.set()
         return True
@@ -140,7 +143,7 @@ class Agent:
     async def _adopt(self, compiled: CompiledEstate, *, by: str) -> None:
         await self._ground.database.write(partial(self._put_in_force, compiled, by), name="runtime.adopt_estate")
         self._compiled = compiled
-        self._refused = []
+        self._refused = None
 
     def _put_in_force(self, compiled: CompiledEstate, by: str, connection: sqlite3.Connection) -> None:
         millis = to_millis(self._ground.clock.now())
@@ -180,7 +183,7 @@ class Agent:
             except ConfigError as error:
                 self._ground.telemetry.reloads.labels("refused").inc()
                 _log.error("the edited estate is refused, the one before stays in force: %s", error)
-                self._refused = [_finding_of(error)]
+                self._refused = error
 
     async def _feed_watchdog(self) -> None:
         seconds = watchdog_seconds()
@@ -238,7 +241,7 @@ class Agent:
         )
 
     def _troubles(self) -> Sequence[str]:
-        return [f"the edited estate is refused: {finding}" for finding in self._refused]
+        return [f"the edited estate is refused: {self._refused}"] if self._refused else []
 
 
 def _read_estate(folder: Path, site: str) -> CompiledEstate:
@@ -262,9 +265,3 @@ def _read_estate(folder: Path, site: str) -> CompiledEstate:
             f"the estate has no site {site!r}", file=str(folder), hint=f"its sites: {known}", code="unknown-site"
         )
     return compile_estate(estate)
-
-
-def _finding_of(error: ConfigError) -> Finding:
-    return Finding(
-        file=error.file, line=error.line, column=error.column, message=error.message, hint=error.hint, code=error.code
-    )

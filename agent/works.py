@@ -27,7 +27,7 @@ from agent.rendering import Renderer
 from agent.supervisor import Forever, guard
 from agent.telemetry import Telemetry
 from connectors import registry
-from connectors.base import Source, Surroundings
+from connectors.base import Sink, Source, Surroundings
 from state import estates
 from state.database import Database
 from state.model.clock import Clock
@@ -141,18 +141,12 @@ class Works:
         )
 
     def _open(self, leg: _Leg) -> OpenLane:
-        system = leg.system
-        connector = registry.find(system.connector)
-        if connector.sink_settings is None or connector.make_sink is None:
-            raise ConfigError(f"connector {system.connector} cannot deliver", code="no-sink")
-        settings = connector.sink_settings.model_validate({**system.settings, **leg.target.settings})
-        name = f"{leg.lane.flow}@{leg.lane.target}"
-        sink = connector.make_sink(settings, _surroundings(self._ground, name, system))
+        sink, can_probe = _open_sink(self._ground, f"{leg.lane.flow}@{leg.lane.target}", leg.system, leg.target)
         self._closing.push_async_callback(sink.close)
         return OpenLane(
             lane=leg.lane,
             sink=sink,
-            memory=system.memory.memory(can_probe=connector.can_probe(settings)),
+            memory=leg.system.memory.memory(can_probe=can_probe),
             policy=leg.target.retry.policy(),
         )
 
@@ -169,6 +163,21 @@ async def open_works(ground: Ground, compiled: CompiledEstate) -> Works:
     """The works of `compiled`. Raises `ConfigError` where a connector does not take its settings."""
     legs = await ground.database.read(partial(_legs, compiled.estate, ground.site))
     return Works(ground, compiled, legs)
+
+
+async def rehearse(ground: Ground, compiled: CompiledEstate) -> None:
+    """Open and close every connector of the estate at this site, so that one that cannot be opened is found before it counts.
+
+    Raises `ConfigError`.
+    """
+    estate = compiled.estate
+    for flow in compiled.flows.values():
+        if flow.source.startswith(f"{ground.site}/"):
+            await _open_source(ground, estate, flow).close()
+    for spec, target, name in estate.lanes():
+        if name.startswith(f"{ground.site}/"):
+            sink, _ = _open_sink(ground, f"{spec.flow}@{name}", _system(name, estate), target)
+            await sink.close()
 
 
 def open_lanes(connection: sqlite3.Connection, compiled: CompiledEstate) -> None:
@@ -195,20 +204,19 @@ def _legs(estate: Estate, site: str, connection: sqlite3.Connection) -> list[_Le
         if not lane.target.startswith(f"{site}/"):
             continue
         if (target := _target(estate, lane)) is not None:
-            in_force.append(_Leg(lane, _system(lane, estate), target))
+            in_force.append(_Leg(lane, _system(lane.target, estate), target))
         elif (old := estates.of_lane(connection, lane.id)) is not None and (target := _target(old, lane)) is not None:
             _log.info("lane %s to %s left the estate and is worked until it owes nothing", lane.flow, lane.target)
-            earlier.append(_Leg(lane, _system(lane, estate, old), target))
+            earlier.append(_Leg(lane, _system(lane.target, estate, old), target))
     return earlier + in_force
 
 
-def _system(lane: Lane, *preferred: Estate) -> SystemSpec:
-    """How the lane's target is reached: by the first estate that still has it, so that a new address serves old work."""
-    site, _, name = lane.target.partition("/")
-    found = [
+def _system(target: str, *preferred: Estate) -> SystemSpec:
+    """How a target is reached: by the first estate that still has it, so that a new address serves old work."""
+    site, _, name = target.partition("/")
+    return next(
         one.sites[site].systems[name] for one in preferred if site in one.sites and name in one.sites[site].systems
-    ]
-    return found[0]
+    )
 
 
 def _target(estate: Estate, lane: Lane) -> TargetSpec | None:
@@ -232,6 +240,15 @@ def _open_source(ground: Ground, estate: Estate, flow: CompiledFlow) -> Source:
         raise ConfigError(f"connector {system.connector} cannot be read from", code="no-source")
     settings = connector.source_settings.model_validate({**system.settings, **flow.spec.source.settings})
     return connector.make_source(settings, _surroundings(ground, source_name(flow), system))
+
+
+def _open_sink(ground: Ground, name: str, system: SystemSpec, target: TargetSpec) -> tuple[Sink, bool]:
+    """The sink of a lane, and whether it can be asked for our key."""
+    connector = registry.find(system.connector)
+    if connector.sink_settings is None or connector.make_sink is None:
+        raise ConfigError(f"connector {system.connector} cannot deliver", code="no-sink")
+    settings = connector.sink_settings.model_validate({**system.settings, **target.settings})
+    return connector.make_sink(settings, _surroundings(ground, name, system)), connector.can_probe(settings)
 
 
 def _surroundings(ground: Ground, name: str, system: SystemSpec) -> Surroundings:

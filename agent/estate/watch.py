@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Final
 
-from watchfiles import Change, awatch
+from watchfiles import awatch
 
 FOLDERS: Final = ("sites", "flows", "partners", "contracts", "workflows", "calendars", "master", "samples")
 _LOOK_AGAIN_MS: Final = 15_000
@@ -16,26 +16,25 @@ _QUIET_MS: Final = 400
 
 
 async def watch(root: Path, stopping: asyncio.Event) -> AsyncGenerator[None, None]:
-    """One item whenever files below `root` (absolute) differ from what they were; ends when `stopping` is set."""
+    """One item at the start and whenever files below `root` (absolute) differ; ends when `stopping` is set."""
 
-    def belongs(_: Change, path: str) -> bool:
-        parts = Path(path).relative_to(root).parts if Path(path).is_relative_to(root) else ()
-        return len(parts) == 1 or (bool(parts) and parts[0] in FOLDERS)
-
-    before = await asyncio.to_thread(_state, root)
+    before: frozenset[tuple[str, int, int]] = frozenset()  # what changed before we looked counts as a change
     async for _ in awatch(
-        root,
-        watch_filter=belongs,
+        *await asyncio.to_thread(_folders, root),
         stop_event=stopping,
         debounce=_QUIET_MS,
         rust_timeout=_LOOK_AGAIN_MS,
         yield_on_timeout=True,
-        recursive=True,
+        recursive=False,  # data folders may lie below the estate
     ):
         now = await asyncio.to_thread(_state, root)
         if now != before:
             before = now
             yield
+
+
+def _folders(root: Path) -> list[Path]:
+    return [root, *(root / name for name in FOLDERS if (root / name).is_dir())]
 
 
 def _state(root: Path) -> frozenset[tuple[str, int, int]]:
