@@ -77,14 +77,8 @@ class ControlServer:
     async def serve(self, stop: asyncio.Event) -> None:
         """Answer until `stop` is set; requests under way get two seconds to end. May be run again after a failure."""
         listener = self._listener = self._listener or listen(self._path)
-        server = _Server(_config(self._app))
         try:
-            async with asyncio.TaskGroup() as tasks:
-                serving = tasks.create_task(server.serve(sockets=[listener]))
-                stopping = tasks.create_task(stop.wait())
-                await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
-                server.should_exit = True
-                stopping.cancel()
+            await _Server(_config(self._app), stop).serve(sockets=[listener])
         finally:
             self.close()
 
@@ -106,14 +100,24 @@ def _config(app: FastAPI) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        date_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
 
 
 class _Server(uvicorn.Server):
+    """Uvicorn that leaves the signals alone and sleeps until `stop`, where its own looks ten times a second."""
+
+    def __init__(self, config: uvicorn.Config, stop: asyncio.Event) -> None:
+        super().__init__(config)
+        self._stop = stop
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        await self._stop.wait()
 
 
 async def _log_changes(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:

@@ -283,6 +283,7 @@ def test_a_server_that_ended_can_be_run_again(tmp_path: Path, desk: WrittenDesk)
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(server.serve(stop))
+            await asyncio.sleep(0)  # the second time the socket is made when the task begins
             answer = await asyncio.to_thread(ControlClient(path).status)
             stop.set()
         return answer
