@@ -11,6 +11,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
+FIRST_WEEK: Final = 12
+"""The week of the data in which the demo begins; the weeks before are the first forecast's history."""
+
+WEEKS: Final = 12
+"""How long the demo lasts: planning runs, and weeks that the warehouse counts."""
+
 _DATA: Final = files("connectors.simulators.demand")
 
 

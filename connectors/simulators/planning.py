@@ -20,14 +20,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from connectors.simulators.folder import put_atomic, put_slowly, put_then_rename, put_whole, waiting
-from connectors.simulators.history import bike_models, order_lines, weekly_demand
+from connectors.simulators.history import FIRST_WEEK, WEEKS, bike_models, order_lines, weekly_demand
 from connectors.simulators.planning_ledger import PlanningLedger, Taken, plain
 from connectors.simulators.replenishment import Recommendation, planning_runs
 from connectors.simulators.service import report_ready, run_until_told
 from connectors.simulators.spoiling import SPOILERS, Row, choose, write_csv
 
-FIRST_WEEK: Final = 12  # of the data; the weeks before are the first forecast's history
-RUNS: Final = 12
 SPOILED_IN_A_RUN: Final = 4
 CUT_SHORT_RUNS: Final = frozenset({3, 8})
 INBOX_POLL: Final = 0.1  # seconds
@@ -44,7 +42,7 @@ class Planner:
 
     async def publish(self) -> None:
         """All planning runs, `pause` seconds apart."""
-        runs = planning_runs(weekly_demand(order_lines()), bike_models(), first_week=FIRST_WEEK, runs=RUNS)
+        runs = planning_runs(weekly_demand(order_lines()), bike_models(), first_week=FIRST_WEEK, runs=WEEKS)
         for number, recommendations in enumerate(runs):
             await self._publish_run(number, recommendations)
             await asyncio.sleep(self._pause)

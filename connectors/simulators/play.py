@@ -64,11 +64,6 @@ class Scene:
     elapsed_s: float
     tallies: Sequence[Tally]
 
-    @property
-    def delivered(self) -> int:
-        """Documents that arrived, over all flows and targets."""
-        return sum(tally.delivered for tally in self.tallies)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:

@@ -38,8 +38,6 @@ class Stage:
             planning=home / "ledgers" / "planning.db", erp=home / "ledgers" / "erp.db", wms=home / "ledgers" / "wms.db"
         )
         self._seed = seed
-        self._pause = pause
-        self._address = ""
         for folder in ("data", "logs", "ledgers", "ready", "planning/out", "wms/out"):
             (home / folder).mkdir(parents=True, exist_ok=True)
         for folder in ("confirmations", "stock"):
@@ -57,9 +55,8 @@ class Stage:
         """Start the ERP and write the estate that names its address."""
         self.erp.start()
         port = self.erp.port_of(self._ready("erp"), within=_READY_WITHIN)
-        self._address = f"http://127.0.0.1:{port}"
         self.erp.command += ["--port", str(port)]  # started again, it is where it was
-        write_estate(self.estate, erp_url=self._address)
+        write_estate(self.estate, erp_url=f"http://127.0.0.1:{port}")
 
     def begin(self) -> None:
         """Have planning and warehouse publish."""

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from connectors.simulators.folder import put_atomic, put_slowly, put_whole
-from connectors.simulators.history import WeeklyDemand, order_lines, weekly_demand
+from connectors.simulators.history import FIRST_WEEK, WEEKS, WeeklyDemand, order_lines, weekly_demand
 from connectors.simulators.ledger import Ledger, now
-from connectors.simulators.planning import FIRST_WEEK, RUNS
 from connectors.simulators.service import report_ready, run_until_told
 
 LOCATION: Final = "DC-NORTH"
@@ -143,7 +142,7 @@ class Warehouse:
 
     async def count(self) -> None:
         """All weeks, `pause` seconds apart."""
-        weeks = counts(weekly_demand(order_lines()), first_week=FIRST_WEEK, weeks=RUNS)
+        weeks = counts(weekly_demand(order_lines()), first_week=FIRST_WEEK, weeks=WEEKS)
         for number, balances in enumerate(weeks):
             await self._write(number, balances)
             await asyncio.sleep(self._pause)

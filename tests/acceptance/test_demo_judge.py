@@ -16,10 +16,10 @@ import pytest
 from connectors.simulators import judge as judge_module
 from connectors.simulators.erp_faults import Fault
 from connectors.simulators.erp_ledger import ErpLedger
-from connectors.simulators.history import bike_models, order_lines, weekly_demand
+from connectors.simulators.history import FIRST_WEEK, WEEKS, bike_models, order_lines, weekly_demand
 from connectors.simulators.judge import Ledgers, Parked, Verdict, judge, spoiled_records
 from connectors.simulators.ledger import rows
-from connectors.simulators.planning import FIRST_WEEK, RUNS, Planner
+from connectors.simulators.planning import Planner
 from connectors.simulators.planning_ledger import PlanningLedger, Taken, content_of
 from connectors.simulators.replenishment import Recommendation, planning_runs
 from connectors.simulators.wms import Warehouse, WmsLedger
@@ -82,7 +82,7 @@ class World:
 
 
 def all_recommendations() -> list[Recommendation]:
-    runs = planning_runs(weekly_demand(order_lines()), bike_models(), first_week=FIRST_WEEK, runs=RUNS)
+    runs = planning_runs(weekly_demand(order_lines()), bike_models(), first_week=FIRST_WEEK, runs=WEEKS)
     return [each for run in runs for each in run]
 
 

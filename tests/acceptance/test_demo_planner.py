@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from connectors.simulators.folder import put_slowly
-from connectors.simulators.history import bike_models, order_lines, weekly_demand
+from connectors.simulators.history import FIRST_WEEK, WEEKS, bike_models, order_lines, weekly_demand
 from connectors.simulators.ledger import rows
-from connectors.simulators.planning import FIRST_WEEK, RUNS, Inbox, Planner, to_row
+from connectors.simulators.planning import Inbox, Planner, to_row
 from connectors.simulators.planning_ledger import PlanningLedger
 from connectors.simulators.replenishment import (
     SUPPLIERS,
@@ -30,7 +30,7 @@ from connectors.simulators.spoiling import CUT_SHORT, SPOILERS, Spoiler, write_c
 
 
 def all_runs() -> list[list[Recommendation]]:
-    return list(planning_runs(weekly_demand(order_lines()), bike_models(), first_week=FIRST_WEEK, runs=RUNS))
+    return list(planning_runs(weekly_demand(order_lines()), bike_models(), first_week=FIRST_WEEK, runs=WEEKS))
 
 
 def test_the_demand_is_the_whole_of_the_published_data_set() -> None:
