@@ -17,7 +17,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import Final, TypeAlias
@@ -138,14 +138,14 @@ class Intake:
     async def read(self, source: Source, stopping: asyncio.Event) -> None:
         """Take in everything that is there now."""
         self._require_room()
-        whole: list[SourceRecord | UnreadableRecord] = []
+        parts: list[Batch] = []
         async with aclosing(source.read()) as batches:
             async for batch in batches:
-                whole.extend(batch.records)
+                parts.append(batch)
                 if self._flow.is_grouped and not batch.last:
-                    continue
-                await self.take_in(batch, whole)
-                whole = []
+                    continue  # a document of several rows is known to be whole at the end of its file
+                await self.take_in(_joined(parts))
+                parts.clear()
                 if batch.last:
                     self._crash("intake.before_settle")
                     await source.settle(batch)
@@ -154,22 +154,21 @@ class Intake:
                     return
                 self._require_room()
 
-    async def take_in(self, batch: Batch, records: Sequence[SourceRecord | UnreadableRecord]) -> None:
-        """Make events of `records` and commit them with the batch's checkpoint."""
-        harvest = await asyncio.to_thread(self._harvest, batch, records)
-        unit = partial(self._store, batch, len(records), harvest)
-        await self._database.write(unit, name="intake.take_in")
+    async def take_in(self, batch: Batch) -> None:
+        """Make events of the batch's records and commit them with its checkpoint."""
+        harvest = await asyncio.to_thread(self._harvest, batch)
+        await self._database.write(partial(self._store, batch, harvest), name="intake.take_in")
         self._on_read(self._flow.spec.flow, len(harvest.arrivals), len(harvest.letters))
         self._on_owed({lane.name for lanes in harvest.lanes.values() for lane in lanes})
         _report(batch.document.name, harvest.letters)
 
     # Reading and mapping: no store.
 
-    def _harvest(self, batch: Batch, records: Sequence[SourceRecord | UnreadableRecord]) -> _Harvest:
+    def _harvest(self, batch: Batch) -> _Harvest:
         self._archive.keep(batch.document)
         harvest = _Harvest()
-        harvest.letters = [self._unreadable(batch, one) for one in records if isinstance(one, UnreadableRecord)]
-        for made in self._documents(records):
+        harvest.letters = [self._unreadable(batch, one) for one in batch.records if isinstance(one, UnreadableRecord)]
+        for made in self._documents(batch.records):
             try:
                 if isinstance(made, Refused):
                     raise made.error
@@ -294,7 +293,7 @@ class Intake:
 
     # The unit of work.
 
-    def _store(self, batch: Batch, count: int, harvest: _Harvest, connection: sqlite3.Connection) -> None:
+    def _store(self, batch: Batch, harvest: _Harvest, connection: sqlite3.Connection) -> None:
         now = self._clock.now()
         millis = to_millis(now)
         document = batch.document
@@ -311,7 +310,7 @@ class Intake:
             self.name,
             checkpoint=batch.checkpoint,
             remember=batch.remember,
-            records=count,
+            records=len(batch.records),
             unreadable=len(harvest.letters),
             now=millis,
         )
@@ -369,6 +368,17 @@ class Intake:
             if not waiting.done():
                 waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
+
+
+def _joined(parts: Sequence[Batch]) -> Batch:
+    """The parts of one document as one batch."""
+    if len(parts) == 1:
+        return parts[0]
+    return replace(
+        parts[-1],
+        records=[record for part in parts for record in part.records],
+        remember=[item for part in parts for item in part.remember],
+    )
 
 
 def source_name(flow: CompiledFlow) -> str:
