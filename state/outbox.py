@@ -199,11 +199,14 @@ class Outbox:
         """Take up to `limit` due heads of the lane under the lease `fence`, with their payloads frozen.
 
         One that cannot be rendered is parked, one whose time has not come is put back, one that only a person can decide
-        blocks its key; none of them hinders the rest.
+        blocks its key; none of them hinders the rest. In the lane of a shadow, what would need a person is discarded.
         """
         heads = self._connection.execute(_SQL.due_heads, (lane.id, self._millis, limit)).fetchall()
-        claims = [self._take(lane, row, fence, memory, call_deadline, render) for row in heads]
-        return [claim for claim in claims if claim is not None]
+        taken = [self._take(lane, row, fence, memory, call_deadline, render) for row in heads]
+        claims = [(key, claim) for key, claim in taken if claim is not None]
+        self._connection.executemany(_SQL.claim, [_claim_row(claim) for _, claim in claims])
+        self._connection.executemany(_SQL.claim_key, [(key,) for key, _ in claims])
+        return [claim for _, claim in claims]
 
     def settle(self, claim: Claim, settlement: Settlement) -> None:
         """The target has it. Raises `FencedError` where the lease is lost."""
@@ -215,10 +218,9 @@ class Outbox:
 
     def release(self, claim: Claim, release: Release) -> None:
         """It is not settled: it waits as `release` says, with what was heard. Raises `FencedError`."""
-        key = self._held(claim)
         doubt = release.doubt
-        self._note(claim, release.state, release.code, release.detail, release.document)
-        self._connection.execute(
+        key = self._end(
+            claim,
             _SQL.release,
             (
                 release.state,
@@ -230,9 +232,9 @@ class Outbox:
                 release.outcome,
                 release.reference,
                 release.detail,
-                claim.delivery,
             ),
         )
+        self._note(claim, release.state, release.code, release.detail, release.document)
         self._move(claim.lane, DeliveryState.INFLIGHT, release.state)
         self._advance(key, claim.lane)
 
@@ -284,8 +286,9 @@ class Outbox:
         memory: TargetMemory,
         call_deadline: timedelta,
         render: Callable[[Event], bytes],
-    ) -> Claim | None:
-        key, delivery, seq, state, version, attempts, failures, payload, first_sent, last_sent, last_denied = row
+    ) -> tuple[int, Claim | None]:
+        """The head's key and, where it can be worked, its claim; otherwise it was put back or parked."""
+        key, delivery, state, version, attempts, failures, payload, first_sent, last_sent, last_denied = row[:10]
         doubt = Doubt(
             first_sent_at=self._now if first_sent is None else from_millis(first_sent),
             last_sent_at=self._now if last_sent is None else from_millis(last_sent),
@@ -294,20 +297,15 @@ class Outbox:
         verdict, at = self._verdict(state, doubt, memory, call_deadline)
         if verdict is Verdict.WAIT or verdict is Verdict.ASK_A_PERSON:
             self._put_back(key, delivery, lane, at if verdict is Verdict.WAIT else None)
-            return None
-        event = inbox.get(self._connection, seq)
+            return key, None
+        event = inbox.event_of(row[10:])
         try:
             frozen = render(event) if payload is None else payload
         except RejectedError as error:
             self._park_unsent(key, delivery, lane, event, error)
-            return None
-        secret = idempotency_key(event=event.id, target=lane.target, version=version)
-        self._connection.execute(
-            _SQL.claim, (fence, bytes.fromhex(secret), frozen, to_millis(doubt.first_sent_at), delivery)
-        )
-        self._connection.execute(_SQL.claim_key, (key,))
+            return key, None
         self._move(lane.id, DeliveryState(state), DeliveryState.INFLIGHT)
-        return Claim(
+        claim = Claim(
             delivery=delivery,
             lane=lane.id,
             event=event,
@@ -316,10 +314,11 @@ class Outbox:
             is_delayed=state == DeliveryState.DELAYED,
             attempt=attempts + 1,
             failures=failures,
-            idempotency_key=secret,
+            idempotency_key=idempotency_key(event=event.id, target=lane.target, version=version),
             payload=frozen,
             doubt=doubt,
         )
+        return key, claim
 
     def _verdict(
         self, state: str, doubt: Doubt, memory: TargetMemory, call_deadline: timedelta
@@ -339,53 +338,48 @@ class Outbox:
         dead_letters.add(self._connection, [letter_of(lane, event, delivery, event.data, error)], now=self._millis)
         self._move(lane.id, DeliveryState.PENDING, DeliveryState.PARKED)
         self._advance(key, lane.id)
+        self.compare(event, lane)
+
+    def _drop_shadow(
+        self, key: int, delivery: DeliveryId, state: DeliveryState, lane: Lane, event: Event, detail: str
+    ) -> None:
+        self._connection.execute(_SQL.drop_shadow, (self._millis, detail, delivery))
+        self._move(lane.id, state, DeliveryState.DISCARDED)
+        self._advance(key, lane.id)
+        self.compare(event, lane)
 
     def _close(self, claim: Claim, state: DeliveryState, settlement: Settlement) -> None:
-        key = self._held(claim)
-        self._connection.execute(
-            _SQL.settle,
-            (
-                state,
-                self._millis,
-                settlement.kind,
-                settlement.reference,
-                settlement.detail,
-                claim.delivery,
-            ),
-        )
+        row = (state, self._millis, settlement.kind, settlement.reference, settlement.detail)
+        key = self._end(claim, _SQL.settle, row)
         if claim.attempt > 1:
             self._note(claim, state, settlement.kind, settlement.detail, b"")
         self._move(claim.lane, DeliveryState.INFLIGHT, state)
         self._advance(key, claim.lane)
 
-    def _held(self, claim: Claim) -> int:
-        row = self._connection.execute(_SQL.inflight, (claim.delivery, claim.fence)).fetchone()
-        if row is None:
+    def _end(self, claim: Claim, statement: str, row: tuple[Any, ...]) -> int:
+        """Write how an attempt ended, if the lease still holds; returns the key. Raises `FencedError`."""
+        found = self._connection.execute(statement, (*row, claim.delivery, claim.fence)).fetchone()
+        if found is None:
             raise FencedError(f"delivery {claim.delivery} is no longer held under lease {claim.fence}")
-        return int(row[0])
+        return int(found[0])
 
     def _note(self, claim: Claim, state: DeliveryState, code: str, detail: str, document: bytes) -> None:
         row = (claim.delivery, claim.attempt, claim.verdict, self._millis, state, code, detail, document or None)
         self._connection.execute(_SQL.add_attempt, row)
 
     def _key(self, item: Owed, delivery: int) -> tuple[int, bool]:
+        """The key's row, and whether it is new."""
         lane = item.lane
-        found = self._connection.execute(
-            _SQL.find_key, (lane.target_id, lane.order_domain, item.partition_key)
-        ).fetchone()
-        if found is not None:
-            return int(found[0]), False
         row = (lane.target_id, lane.order_domain, item.partition_key, lane.id, delivery, self._millis)
-        return int(self._connection.execute(_SQL.add_key, row).fetchone()[0]), True
+        key, head = self._connection.execute(_SQL.add_key, row).fetchone()
+        return key, head == delivery
 
     def _overtake(self, key: int, delivery: DeliveryId, item: Owed) -> list[DeliveryId]:
         superseded: list[DeliveryId] = []
         if item.lane.order_mode is OrderMode.LATEST and item.is_snapshot:
             superseded = self._supersede(key, delivery, item.lane)
-        found = self._connection.execute(
-            _SQL.find_key, (item.lane.target_id, item.lane.order_domain, item.partition_key)
-        ).fetchone()
-        if found[1] != "inflight":
+        state = self._connection.execute(_SQL.key_state, (key,)).fetchone()[0]
+        if state != "inflight":
             self._advance(key, item.lane.id)
         return superseded
 
@@ -448,6 +442,11 @@ def letter_of(lane: Lane, event: Event, delivery: DeliveryId, payload: bytes, er
         hint=error.hint,
         raw=payload,
     )
+
+
+def _claim_row(claim: Claim) -> tuple[Any, ...]:
+    first_sent = to_millis(claim.doubt.first_sent_at)
+    return (claim.fence, bytes.fromhex(claim.idempotency_key), claim.payload, first_sent, claim.delivery)
 
 
 def _millis(moment: datetime | None) -> int | None:

@@ -28,6 +28,7 @@ class Queries(Mapping[str, str]):
     def __init__(self, source: str, blocks: Mapping[str, str]) -> None:
         self._source = source
         self._blocks = dict(blocks)
+        vars(self).update(self._blocks)  # found without a call: statements are named many times a second
 
     def __getitem__(self, name: str) -> str:
         try:

@@ -30,7 +30,9 @@ class DeliveryState(StrEnum):
 
 
 TRANSITIONS: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = {
-    DeliveryState.PENDING: frozenset({DeliveryState.INFLIGHT, DeliveryState.SUPERSEDED, DeliveryState.PARKED}),
+    DeliveryState.PENDING: frozenset(
+        {DeliveryState.INFLIGHT, DeliveryState.SUPERSEDED, DeliveryState.PARKED, DeliveryState.DISCARDED}
+    ),
     DeliveryState.INFLIGHT: frozenset(
         {
             DeliveryState.PENDING,
@@ -42,7 +44,13 @@ TRANSITIONS: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = {
         }
     ),
     DeliveryState.IN_DOUBT: frozenset(
-        {DeliveryState.INFLIGHT, DeliveryState.PENDING, DeliveryState.PARKED, DeliveryState.DELIVERED}
+        {
+            DeliveryState.INFLIGHT,
+            DeliveryState.PENDING,
+            DeliveryState.PARKED,
+            DeliveryState.DELIVERED,
+            DeliveryState.DISCARDED,
+        }
     ),
     DeliveryState.DELAYED: frozenset({DeliveryState.INFLIGHT, DeliveryState.PARKED, DeliveryState.DELIVERED}),
     DeliveryState.PARKED: frozenset({DeliveryState.PENDING, DeliveryState.SUPERSEDED, DeliveryState.DISCARDED}),

@@ -94,7 +94,8 @@ class MappingSpec(_Part):
     )
     fields: dict[str, Any] = Field(description="field: expression, or a nested table")
     lines: dict[str, Any] = Field(
-        default_factory=dict, description="the table of one line: over the rows of a group, or over `line` of lines_from"
+        default_factory=dict,
+        description="the table of one line: over the rows of a group, or over `line` of lines_from",
     )
     lines_from: Expression | None = Field(
         None, description="without group_by: the list whose items are `line`; default record.lines"

@@ -113,7 +113,7 @@ def _case(
 ) -> Case:
     data = raw.encode() if isinstance(raw, str) else raw
     return Case(
-        family=settings.format, name=name, settings=settings, raw=data, good=good, bad=bad, reject=reject, fields=fields
+        family=settings.kind, name=name, settings=settings, raw=data, good=good, bad=bad, reject=reject, fields=fields
     )
 
 

@@ -188,7 +188,8 @@ CREATE TABLE dead_letters (
 ) STRICT;
 
 CREATE UNIQUE INDEX dead_letters_one_open ON dead_letters (delivery_id) WHERE state = 'open' AND delivery_id IS NOT NULL;
-CREATE INDEX dead_letters_open ON dead_letters (flow, id) WHERE state = 'open';
+CREATE INDEX dead_letters_open ON dead_letters (id) WHERE state = 'open';
+CREATE INDEX dead_letters_open_of_flow ON dead_letters (flow, id) WHERE state = 'open';
 
 -- What a source remembers, committed with the events it led to.
 CREATE TABLE sources (

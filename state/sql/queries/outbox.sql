@@ -15,13 +15,15 @@ SELECT l.id, l.flow, t.name, t.id, l.tier, l.order_mode, l.order_domain, l.shado
 -- The last number given; AUTOINCREMENT keeps it even when the row is gone.
 SELECT seq FROM sqlite_sequence WHERE name = 'deliveries';
 
--- :name find_key
-SELECT id, state FROM key_queues WHERE target_id = ? AND order_domain = ? AND partition_key = ?;
-
 -- :name add_key
+-- The key's row, whose head is the delivery given where the key had nothing unsettled.
 INSERT INTO key_queues (target_id, order_domain, partition_key, lane_id, head, state, due_at)
 VALUES (?, ?, ?, ?, ?, 'due', ?)
-RETURNING id;
+ON CONFLICT (target_id, order_domain, partition_key) DO UPDATE SET due_at = due_at
+RETURNING id, head;
+
+-- :name key_state
+SELECT state FROM key_queues WHERE id = ?;
 
 -- :name add_delivery
 INSERT INTO deliveries (id, event_seq, lane_id, key_id, is_snapshot, due_at) VALUES (?, ?, ?, ?, ?, ?);
@@ -48,9 +50,17 @@ SELECT EXISTS (SELECT 1 FROM key_queues WHERE lane_id = ? AND state = 'due' AND 
 SELECT min(due_at) FROM key_queues WHERE lane_id = ? AND state = 'due';
 
 -- :name due_heads
-SELECT q.id, d.id, d.event_seq, d.state, d.version, d.attempts, d.failures, d.payload, d.first_sent_at, d.last_sent_at,
-       d.last_denied_at
-  FROM key_queues q JOIN deliveries d ON d.id = q.head
+-- Deliveries to work on, each with its event as `get_event` of inbox.sql reads it.
+SELECT q.id, d.id, d.state, d.version, d.attempts, d.failures, d.payload, d.first_sent_at, d.last_sent_at, d.last_denied_at,
+       ev.seq, ev.id, ev.subject, ev.partition_key, ev.time, ev.recorded_at, ev.correlation_id, ev.causation_id,
+       ev.traceparent, ev.place, ev.extensions, ev.data, o.site, o.system, o.flow, o.contract, o.op, o.environment, e.hash,
+       r.sha256
+  FROM key_queues q
+  JOIN deliveries d ON d.id = q.head
+  JOIN events ev ON ev.seq = d.event_seq
+  JOIN origins o ON o.id = ev.origin_id
+  JOIN estates e ON e.id = o.estate_id
+  LEFT JOIN raw_documents r ON r.id = ev.raw_id
  WHERE q.lane_id = ? AND q.state = 'due' AND q.due_at <= ?
  ORDER BY q.due_at, q.head
  LIMIT ?;
@@ -64,26 +74,31 @@ UPDATE deliveries
 -- :name claim_key
 UPDATE key_queues SET state = 'inflight' WHERE id = ?;
 
--- :name inflight
--- The row in a worker's hands, if the lease still holds.
-SELECT key_id, lane_id FROM deliveries WHERE id = ? AND fence = ? AND state = 'inflight';
-
 -- :name settle
+-- Answers the key where the lease still holds, and nothing where it is lost.
 UPDATE deliveries
    SET state = ?, fence = NULL, settled_at = ?, outcome = ?, reference = ?, detail = ?
- WHERE id = ?;
+ WHERE id = ? AND fence = ? AND state = 'inflight'
+RETURNING key_id;
 
 -- :name release
+-- As `settle`.
 UPDATE deliveries
    SET state = ?, fence = NULL, due_at = ?, failures = failures + ?, last_sent_at = ?, last_denied_at = ?, first_sent_at = ?,
        outcome = ?, reference = ?, detail = ?
- WHERE id = ?;
+ WHERE id = ? AND fence = ? AND state = 'inflight'
+RETURNING key_id;
 
 -- :name set_due
 UPDATE deliveries SET due_at = ? WHERE id = ?;
 
 -- :name park_pending
 UPDATE deliveries SET state = 'parked', due_at = NULL, outcome = 'rejected', detail = ? WHERE id = ?;
+
+-- :name drop_shadow
+UPDATE deliveries
+   SET state = 'discarded', settled_at = ?, due_at = NULL, outcome = 'rejected', detail = ?
+ WHERE id = ?;
 
 -- :name next_in_order
 SELECT id, lane_id, state, due_at FROM deliveries WHERE key_id = ? AND settled_at IS NULL ORDER BY id LIMIT 1;
