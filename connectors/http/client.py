@@ -171,7 +171,7 @@ class HttpClient:
     def _translated(self, error: Exception, call: str, progress: _Progress) -> DistctlError:
         why = self.safe(_words(error))
         if not progress.was_sent and isinstance(error, TimeoutError):
-            return TransientError(
+            return NotConnectedError(
                 f"{call} was not sent: no time was left for it", hint="it is tried again", code="not-sent"
             )
         if not progress.was_sent:

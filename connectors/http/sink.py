@@ -351,8 +351,9 @@ def _not_answered(answer: Answer) -> InDoubtError:
     )
 
 
-def _not_sent() -> TransientError:
-    return TransientError("not sent: an earlier one of the same call did not end well", code="not-sent")
+def _not_sent() -> NotConnectedError:
+    """It failed by no fault of its own, so this must not count against it."""
+    return NotConnectedError("not sent: an earlier one of the same call did not end well", code="not-sent")
 
 
 def _stops_all(results: Sequence[Result]) -> NotConnectedError | None:
