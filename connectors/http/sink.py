@@ -357,8 +357,9 @@ def _not_sent() -> NotConnectedError:
 
 
 def _stops_all(results: Sequence[Result]) -> NotConnectedError | None:
-    """The error that makes sending more pointless."""
-    return results[-1] if results and isinstance(results[-1], NotConnectedError) else None
+    """The error that makes sending more pointless: the system is out of reach, not merely one parcel held back."""
+    last = results[-1] if results else None
+    return last if isinstance(last, NotConnectedError) and last.code != "not-sent" else None
 
 
 def _ended_well(result: Result) -> bool:
