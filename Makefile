@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 DEV    := $(VENV)/.dev
 BENCH  := $(VENV)/.bench
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test kills check bench format clean
 .DEFAULT_GOAL := demo
 
 demo: $(DEV)            ## a whole estate on this machine, with partners that misbehave
@@ -13,6 +13,9 @@ demo: $(DEV)            ## a whole estate on this machine, with partners that mi
 
 test: $(DEV)            ## the suite, under 15 minutes on two cores
 	@$(BIN)/pytest $(ARGS)
+
+kills: $(DEV)           ## the SIGKILL loop at full length: make kills KILLS=500
+	@DISTCTL_KILLS=$(or $(KILLS),500) $(BIN)/pytest tests/acceptance/test_kill_loop.py $(ARGS)
 
 check: $(DEV)           ## format, lint, types, layers
 	@$(BIN)/ruff format --check .
