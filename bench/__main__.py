@@ -1,0 +1,52 @@
+"""`python -m bench`: measure, print the table, and with `--write` keep it in docs/performance.md."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from bench import backlog, intake, memory, startup, table, waiting_producer, whole_path
+from bench.disk import BUILD, file_system, workspace
+from bench.row import Row
+
+Measure: TypeAlias = Callable[[Path], Awaitable[list[Row]]]
+
+MEASURES: Final[Mapping[str, Measure]] = {
+    "P1": intake.measure,
+    "P3": whole_path.measure,
+    "P5": waiting_producer.measure,
+    "P7": backlog.measure,
+    "P9": memory.measure,
+    "P11": startup.measure,
+}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the bench."""
+    options = _parser().parse_args(arguments)
+    rows: list[Row] = []
+    with workspace(options.under) as folder:
+        for name in options.rows or MEASURES:
+            began = time.monotonic()
+            rows += asyncio.run(MEASURES[name](folder))
+            print(f"{name} took {time.monotonic() - began:.0f} s", file=sys.stderr)
+    told = table.circumstances(file_system(options.under))
+    print(told, table.text(rows), sep="\n\n")
+    if options.write:
+        table.keep(rows, told)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="ROW", choices=[*MEASURES, []], help=f"of {', '.join(MEASURES)}; all")
+    parser.add_argument("--write", action="store_true", help="keep the table in docs/performance.md")
+    parser.add_argument("--under", type=Path, default=BUILD, help="a folder on a local disk; default %(default)s")
+    return parser
+
+
+main(sys.argv[1:])

@@ -1,0 +1,67 @@
+"""The agent as users run it: `distctl agent run`, a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from agent.control.endpoint import socket_in
+from agent.runtime import STORE_NAME
+from connectors.simulators.leash import leashed
+
+DISTCTL: Final = str(Path(sys.executable).with_name("distctl"))
+_PATIENCE_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentProcess:
+    """An agent that runs and answers."""
+
+    pid: int
+    data: Path
+
+    def delivered(self, flow: str) -> int:
+        """How many deliveries of a flow have their outcome."""
+        with closing(sqlite3.connect(f"{(self.data / STORE_NAME).as_uri()}?mode=ro", uri=True)) as connection:
+            return int(connection.execute("SELECT sum(delivered) FROM lanes WHERE flow = ?", (flow,)).fetchone()[0])
+
+    def resident_megabytes(self) -> float:
+        """What it holds in memory now, in MB (10^6 bytes)."""
+        return resident_megabytes(self.pid)
+
+
+@asynccontextmanager
+async def open_agent(home: Path) -> AsyncIterator[AgentProcess]:
+    """Start the agent of the estate in `home`, with its store in `data` there; it is stopped with the block."""
+    data = home / "data"
+    command = [DISTCTL, "--data", str(data), "agent", "run", "--estate", str(home), "--log", "json"]
+    with (home / "agent.log").open("ab") as log, subprocess.Popen(leashed(command), stdout=log, stderr=log) as process:
+        try:
+            await until(socket_in(data).exists, "the agent answers")
+            yield AgentProcess(pid=process.pid, data=data)
+        finally:
+            process.terminate()
+
+
+async def until(claim: Callable[[], bool], what: str, *, every: float = 0.01) -> None:
+    """Return as soon as `claim` holds. Raises `SystemExit` where it never does."""
+    stop_at = time.monotonic() + _PATIENCE_SECONDS
+    while not claim():
+        if time.monotonic() > stop_at:
+            raise SystemExit(f"not within {_PATIENCE_SECONDS:g} s: {what}")
+        await asyncio.sleep(every)
+
+
+def resident_megabytes(pid: int | str) -> float:
+    """The resident memory of a process, in MB (10^6 bytes)."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6

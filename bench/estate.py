@@ -1,0 +1,102 @@
+"""The estate of the bench, written as a user writes one: a folder to watch, an HTTP target, orders with lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+SITE: Final = "north"
+FLOW: Final = "purchase-orders"
+HOT_FLOW: Final = "supplier-orders"
+"""The same orders, kept in order by supplier: every one waits behind the one before."""
+
+BATCH: Final = 1000
+"""Orders that are committed together: as many as the bare side commits."""
+
+_FIELDS: Final = {
+    "po_no": "string",
+    "order_date": "date",
+    "buyer": "string",
+    "supplier": "string",
+    "ship_to": "string",
+    "currency": "string",
+    "terms": "string",
+    "lines": "list",
+}
+_MAPPING: Final = {
+    "fields": {
+        "po_no": "record.po_no",
+        "purpose": "'original'",
+        "order_date": "record.order_date",
+        "buyer": "record.buyer",
+        "supplier": "record.supplier",
+        "ship_to": "record.ship_to",
+        "currency": "record.currency",
+        "terms": "record.terms",
+    },
+    "lines": {
+        "line_no": "line.line_no",
+        "sku": "line.sku",
+        "description": "line.description",
+        "quantity": {"value": "line.qty", "unit": "line.uom"},
+        "price": {"amount": "line.price", "currency": "record.currency"},
+        "need_date": "line.need_date",
+    },
+}
+
+
+def write_estate(folder: Path, *, url: str) -> Path:
+    """Write the estate into `folder`, which it makes; its orders go to the partner at `url`."""
+    systems = {"planning": {"connector": "files"}, "erp": _erp(url), "old-erp": _erp(url)}
+    hot = _flow(HOT_FLOW, "hot", "old-erp") | {"order": {"key": "record.supplier"}}
+    flows = {FLOW: _flow(FLOW, "orders", "erp"), HOT_FLOW: hot}
+    files = {
+        "estate.yaml": {"name": "acme", "environment": "test", "currency": "EUR"},
+        f"sites/{SITE}.yaml": {"site": SITE, "systems": systems},
+        **{f"flows/{name}.yaml": flow for name, flow in flows.items()},
+    }
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1))  # JSON is YAML
+    for name in ("orders", "hot"):
+        (folder / name).mkdir()
+    return folder
+
+
+def drop(folder: Path, name: str, payloads: list[bytes]) -> None:
+    """Leave a file of orders in the watched folder; the marker makes it complete."""
+    (folder / f"{name}.jsonl").write_bytes(b"\n".join(payloads) + b"\n")
+    (folder / f"{name}.jsonl.done").touch()
+
+
+def _flow(name: str, folder: str, target: str) -> dict[str, Any]:
+    return {
+        "flow": name,
+        "owner": "planning@acme.example",
+        "tier": 1,
+        "source": {
+            "system": "planning",
+            "settings": {
+                "folder": folder,
+                "pattern": "*.jsonl",
+                "format": {"kind": "json-lines"},
+                "guard": {"kind": "done-marker"},
+                "batch": BATCH,
+            },
+            "fields": _FIELDS,
+        },
+        "contract": "purchase-order/1",
+        "mapping": _MAPPING,
+        "targets": [{"system": target, "settings": {"path": "/orders", "batch": {}}}],
+    }
+
+
+def _erp(url: str) -> dict[str, Any]:
+    return {
+        "connector": "http",
+        "settings": {"base_url": url},
+        "memory": {"key_lifetime": "24h", "lands_within": "5s"},
+        "limits": {"in_flight": 2, "batch": 500, "deadline": "10s"},
+    }
