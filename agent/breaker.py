@@ -28,16 +28,22 @@ class Breaker:
         """Whether a call may go now. Of an open breaker that is one trial; the caller owes `succeed`, `fail` or `forgo`."""
         if self.retry_at is None:
             return True
-        if self._trying or now < self._due(now):
+        self.retry_at = min(self.retry_at, now + self._longest())
+        if self._trying or now < self.retry_at:
             return False
         self._trying = True
         return True
 
     def succeed(self) -> bool:
-        """A call got through. Answers whether that changed anything."""
-        was_open, self._trying = self.is_open, False
+        """A call got through. Answers whether that closed it.
+
+        One that was under way when it opened says nothing about afterwards: what was asked for by Retry-After still holds.
+        """
+        if not self._trying:
+            return False
+        self._trying = False
         self.failures, self.retry_at, self.reason = 0, None, ""
-        return was_open
+        return True
 
     def fail(self, now: datetime, *, reason: str, retry_after: timedelta | None) -> datetime:
         """A call did not get through. Answers when the next may try.
@@ -56,7 +62,6 @@ class Breaker:
         """The trial had nothing to send."""
         self._trying = False
 
-    def _due(self, now: datetime) -> datetime:
-        """`retry_at`, never further than the longest pause: the wall clock may have gone back."""
-        longest = now + max(self._policy.longest, honoured(timedelta.max))
-        return min(self.retry_at or now, longest)
+    def _longest(self) -> timedelta:
+        """No pause is longer: where one seems to be, the wall clock went back."""
+        return max(self._policy.longest, honoured(timedelta.max))

@@ -19,6 +19,8 @@ UNITS: Final = ("intake.take_in", "relay.turn", "reaper.recover", "runtime.adopt
 """The names under which the agent writes."""
 
 POINTS: Final = (
+    "migration.before_commit",
+    "migration.after_commit",
     "store.before_begin",
     "store.before_commit",
     "store.after_commit",

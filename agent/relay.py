@@ -157,7 +157,7 @@ class TargetRelay:
         try:
             while True:
                 wakeup.clear()
-                turn = await self._next(turn, claiming=not stopping.is_set())
+                turn = await self._next(turn, stopping)
                 if turn.claims:
                     await self._call(turn)
                 elif stopping.is_set():
@@ -168,38 +168,47 @@ class TargetRelay:
             if turn.fence is not None:
                 self._leases.end(turn.fence)
 
-    async def _next(self, last: _Turn, *, claiming: bool) -> _Turn:
-        """Settle the last turn and claim the next, in one unit of work."""
+    async def _next(self, last: _Turn, stopping: asyncio.Event) -> _Turn:
+        """Settle the last turn and, unless it is to stop, claim the next, in one unit of work."""
+        claiming = not stopping.is_set()
         trial = claiming and self._breaker.is_open
         may_claim = claiming and self._breaker.lets_through(self._clock.now())
         if not may_claim and not last.claims:
             return _Turn(next_due=self._breaker.retry_at)
-        turn = await self._write(
-            last,
-            self._shares.order(one.lane for one in self._lanes.values()) if may_claim else (),
-            1 if trial else None,
-        )
+        turn = _Turn()
+        try:
+            turn = await self._write(
+                last,
+                self._shares.order(one.lane for one in self._lanes.values()) if may_claim else (),
+                1 if trial else None,
+                stopping,
+            )
+        finally:
+            if trial and may_claim and turn.lane is None:
+                self._breaker.forgo()
         if last.fence is not None:
             self._leases.end(last.fence)
         if turn.lane is not None:
             self._shares.charge(turn.lane, len(turn.claims))
-        elif trial and may_claim:
-            self._breaker.forgo()
         if last.claims:
             self._report(turn)
         if not may_claim:
             turn.next_due = self._breaker.retry_at
         return turn
 
-    async def _write(self, last: _Turn, order: Sequence[Lane], most: int | None) -> _Turn:
-        """Results are never lost to a store that is full or locked for a while: they are written when it can take them."""
+    async def _write(self, last: _Turn, order: Sequence[Lane], most: int | None, stopping: asyncio.Event) -> _Turn:
+        """Results are never lost to a store that is full or locked for a while: they are written when it can take them.
+
+        An agent that stops does not wait for that: what has no result in the store is in doubt at the next start.
+        """
         unit = partial(self._take_turn, last, order, most)
         while True:
             try:
                 return await self._database.write(unit, name="relay.turn")
             except StoreError as error:
                 _log.warning("%s: the store cannot take results now: %s", self._terms.name, error)
-                await self._clock.sleep(_STORE_PAUSE)
+                if await sleep_unless(stopping, _STORE_PAUSE, clock=self._clock):
+                    raise
 
     def _take_turn(self, last: _Turn, order: Sequence[Lane], most: int | None, connection: sqlite3.Connection) -> _Turn:
         now = self._clock.now()
@@ -238,6 +247,7 @@ class TargetRelay:
             raise InvariantError("a turn with claims has a lane and a fence")
         if not self._leases.holds(turn.fence):
             turn.answers = [FencedError("the lease expired before the call") for _ in turn.claims]
+            self._breaker.forgo()
             return
         sink = self._lanes[lane.id].sink
         probes = [claim for claim in turn.claims if claim.verdict is Verdict.PROBE]

@@ -295,14 +295,20 @@ class Outbox:
             last_denied_at=None if last_denied is None else from_millis(last_denied),
         )
         verdict, at = self._verdict(state, doubt, memory, call_deadline)
+        event = inbox.event_of(row[10:])
+        if verdict is Verdict.ASK_A_PERSON and lane.shadow_of:
+            self._drop_shadow(key, delivery, DeliveryState(state), lane, event, _ENDED_IN_FLIGHT)
+            return key, None
         if verdict is Verdict.WAIT or verdict is Verdict.ASK_A_PERSON:
             self._put_back(key, delivery, lane, at if verdict is Verdict.WAIT else None)
             return key, None
-        event = inbox.event_of(row[10:])
         try:
             frozen = render(event) if payload is None else payload
         except RejectedError as error:
-            self._park_unsent(key, delivery, lane, event, error)
+            if lane.shadow_of:
+                self._drop_shadow(key, delivery, DeliveryState(state), lane, event, error.message)
+            else:
+                self._park_unsent(key, delivery, lane, event, error)
             return key, None
         self._move(lane.id, DeliveryState(state), DeliveryState.INFLIGHT)
         claim = Claim(
