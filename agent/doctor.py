@@ -172,7 +172,7 @@ def store(data: Path) -> Result:
 def control(data: Path) -> Result:
     """Whether an agent answers, and what it says of itself."""
     try:
-        health = ControlClient(socket_in(data), timeout=5.0).health()
+        health = ControlClient(socket_in(data), deadline=5.0).health()
     except NotConnectedError as error:
         return Result(name="agent", grade=Grade.WARNING, text=error.message, hint=error.hint)
     except DistctlError as error:

@@ -1,20 +1,21 @@
 """The client of the control API: one method a question, over the agent's Unix socket.
 
 It speaks HTTP with the standard library: httpx alone takes longer to import than a whole `distctl status` may take
-(docs/performance.md, P11). One connection a call, so a client may be shared by threads.
+(docs/performance.md, P11). One connection a call, so a client may be shared by threads; each call has one deadline for all of it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, IncompleteRead
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, ValidationError
 
+from agent.control.desk import VERIFY_SECONDS
 from agent.control.endpoint import connect
 from agent.control.schema import (
     AuditRow,
@@ -69,9 +70,10 @@ class ControlClient:
     `DeniedError`, `ConflictError`, `StoreError`, `ConfigError`.
     """
 
-    def __init__(self, path: Path, *, timeout: float = _DEADLINE_SECONDS) -> None:
+    def __init__(self, path: Path, *, deadline: float = _DEADLINE_SECONDS) -> None:
+        """`deadline` in seconds is for a whole call, from connect to the last byte."""
         self.path = path
-        self._timeout = timeout
+        self._deadline = deadline
 
     def status(self) -> Status:
         """The agent in one answer."""
@@ -133,8 +135,9 @@ class ControlClient:
         return self._get(Page[AuditRow], "/v1/audit", actor=actor, target=target, limit=limit, cursor=cursor)
 
     def audit_verdict(self) -> AuditVerdict:
-        """Whether the audit's chain is whole."""
-        return self._get(AuditVerdict, "/v1/audit/verdict")
+        """Whether the audit's chain is whole; waits as long as the agent may take to read all of it."""
+        body = self._answer("GET", "/v1/audit/verdict", deadline=VERIFY_SECONDS + self._deadline)
+        return self._parse(AuditVerdict, body)
 
     def health(self) -> Health:
         """Whether the agent works; an answer of "no" is an answer."""
@@ -161,19 +164,22 @@ class ControlClient:
             model, self._answer("GET", f"{path}?{urlencode(given, errors='replace')}" if given else path)
         )
 
-    def _answer(self, method: str, target: str) -> bytes:
-        status, body = self._exchange(method, target)
+    def _answer(self, method: str, target: str, *, deadline: float | None = None) -> bytes:
+        status, body = self._exchange(method, target, deadline=deadline)
         if status >= 400:
             raise self._error(status, body)
         return body
 
-    def _exchange(self, method: str, target: str) -> tuple[int, bytes]:
-        connection = HTTPConnection("distctl", timeout=self._timeout)
+    def _exchange(self, method: str, target: str, *, deadline: float | None = None) -> tuple[int, bytes]:
+        connection = HTTPConnection("distctl")
         try:
-            connection.sock = connect(self.path, timeout=self._timeout)
+            connection.sock = connect(self.path, timeout=self._deadline if deadline is None else deadline)
             connection.request(method, target, headers={"Connection": "close"})
             response = connection.getresponse()
-            return response.status, response.read(_LARGEST_ANSWER)
+            body = response.read(_LARGEST_ANSWER)
+            if response.length:  # the agent ended in the middle, or says more than any agent has to say
+                raise IncompleteRead(body)
+            return response.status, body
         except (OSError, HTTPException) as error:
             raise _not_connected(self.path, error) from error
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from agent.control.schema import (
     AuditRow,
@@ -22,6 +22,9 @@ from agent.control.schema import (
     Status,
     TraceView,
 )
+
+VERIFY_SECONDS: Final = 120.0
+"""How long `audit_verdict` may take: it reads the whole chain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +85,7 @@ class Desk(Protocol):
         ...
 
     async def audit_verdict(self) -> AuditVerdict:
-        """Whether the audit's chain is whole."""
+        """Whether the audit's chain is whole, within `VERIFY_SECONDS`."""
         ...
 
     async def health(self) -> Health:

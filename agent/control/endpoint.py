@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from state.model.errors import ConfigError, ConflictError
 
@@ -66,8 +67,8 @@ def listen(path: Path) -> socket.socket:
 
 
 def connect(path: Path, *, timeout: float) -> socket.socket:
-    """A connection to the agent at `path`; each step of it may take `timeout` seconds. Raises OSError."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    """A connection to the agent at `path`: `timeout` seconds are for all that is done with it. Raises OSError."""
+    connection = _BoundedSocket(time.monotonic() + timeout)
     try:
         connection.settimeout(timeout)
         with _address(path) as address:
@@ -76,6 +77,28 @@ def connect(path: Path, *, timeout: float) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+class _BoundedSocket(socket.socket):
+    """A Unix socket whose calls together end by `until`, on the monotonic clock: a timeout of its own is for each call."""
+
+    def __init__(self, until: float) -> None:
+        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._until = until
+
+    def sendall(self, data: Any, flags: int = 0, /) -> None:
+        self._bound()
+        super().sendall(data, flags)
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0, /) -> int:
+        self._bound()
+        return super().recv_into(buffer, nbytes, flags)
+
+    def _bound(self) -> None:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.settimeout(left)
 
 
 def _make_folder(folder: Path) -> None:

@@ -16,7 +16,7 @@ import orjson
 from pydantic import BaseModel
 
 from agent.control.conditions import conditions_of
-from agent.control.desk import Slice
+from agent.control.desk import VERIFY_SECONDS, Slice
 from agent.control.gauges import expose
 from agent.control.schema import (
     AuditRow,
@@ -46,7 +46,6 @@ from state.model.estate import Estate, FlowSpec
 T = TypeVar("T", bound=BaseModel)
 
 _TRACED_AT_MOST: Final = 1000
-_VERIFY_SECONDS: Final = 120.0
 _COUNTS: Final = tuple(Counts.model_fields)
 
 
@@ -167,7 +166,7 @@ class StoreDesk:
 
     async def audit_verdict(self) -> AuditVerdict:
         """Whether the audit's chain is whole."""
-        head, broken = await self._database.read(_verdict, deadline=_VERIFY_SECONDS)
+        head, broken = await self._database.read(_verdict, deadline=VERIFY_SECONDS)
         return AuditVerdict(
             **self._about(),
             ok=broken is None,

@@ -7,14 +7,17 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
 from agent.control.client import ControlClient, gather
-from agent.control.schema import Condition, EventRow, FlowRow, Health, Status
+from agent.control.schema import AuditVerdict, Condition, EventRow, FlowRow, Health, Status
 from agent.control.server import ControlServer
 from agent.control.testing import NOW, WrittenDesk, served
 from state.model.errors import (
@@ -312,3 +315,54 @@ def test_callers_before_the_loop_runs_wait_and_are_answered(tmp_path: Path, desk
 def test_what_a_newer_agent_says_is_kept() -> None:
     newer = {"as_of": NOW.isoformat(), "site": "dc", "environment": "test", "ok": True, "troubles": [], "mood": "calm"}
     assert Health.model_validate(newer).model_dump(mode="json")["mood"] == "calm"
+
+
+@contextmanager
+def answering(path: Path, *pieces: bytes, every: float = 0.0) -> Iterator[Path]:
+    """A socket at `path` that answers one caller with these pieces, so many seconds apart, whatever was asked."""
+
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.recv(65536)
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(every)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield path
+        thread.join()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 200\r\n\r\n"
+
+
+def test_an_agent_that_trickles_its_answer_meets_the_deadline_of_the_whole_call(tmp_path: Path) -> None:
+    with answering(tmp_path / "slow.sock", HEAD, *[b" "] * 20, every=0.05) as path:
+        started = time.monotonic()
+        with pytest.raises(NotConnectedError, match="too long"):
+            ControlClient(path, deadline=0.3).status()
+        assert time.monotonic() - started < 0.8
+
+
+def test_an_answer_that_breaks_off_is_no_answer(tmp_path: Path) -> None:
+    with (
+        answering(tmp_path / "cut.sock", HEAD, b'{"as_of": ') as path,
+        pytest.raises(NotConnectedError, match="did not answer"),
+    ):
+        ControlClient(path).status()
+
+
+def test_the_audit_may_take_longer_to_verify_than_other_answers(tmp_path: Path) -> None:
+    @dataclass(slots=True, kw_only=True)
+    class SlowDesk(WrittenDesk):
+        async def audit_verdict(self) -> AuditVerdict:
+            await asyncio.sleep(0.4)
+            return await WrittenDesk.audit_verdict(self)
+
+    with served(SlowDesk(), tmp_path / "agent.sock") as path:
+        assert ControlClient(path, deadline=0.2).audit_verdict().ok
