@@ -1,7 +1,7 @@
 """What the agent says about itself: JSON logs, Prometheus metrics and the service manager's notifications.
 
-Metric names follow https://prometheus.io/docs/practices/naming/. Gauges of the store are read when they are scraped; counters
-count what this process did.
+Metric names follow https://prometheus.io/docs/practices/naming/. The counters here count what this process did; the store's
+figures are `agent.control.gauges`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal, TextIO
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 
 from state.model.visible import visible
 
@@ -62,7 +60,7 @@ class Telemetry:
     """The metrics of one agent."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self._registry = CollectorRegistry()
         self.records = self._counter("distctl_records", "Records read from sources", "flow", "result")
         self.settled = self._counter("distctl_deliveries_settled", "Deliveries that their target has", "target")
         self.parked = self._counter("distctl_deliveries_parked", "Deliveries set aside as dead letters", "target")
@@ -70,19 +68,10 @@ class Telemetry:
 
     def expose(self) -> bytes:
         """The text exposition format."""
-        return generate_latest(self.registry)
-
-    def add(self, collector: Collector) -> None:
-        """Ask `collector` too at each scrape."""
-        self.registry.register(collector)
+        return generate_latest(self._registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, labels, registry=self.registry)
-
-
-def gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
-    """An empty gauge family of the store's figures."""
-    return GaugeMetricFamily(name, text, labels=labels)
+        return Counter(name, text, labels, registry=self._registry)
 
 
 def notify_service_manager(state: str) -> bool:

@@ -8,9 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from agent.control.schema import LaneRow, Status
-
-_STATES = ("pending", "inflight", "in_doubt", "delayed", "parked", "delivered", "superseded", "discarded")
+from agent.control.schema import Counts, LaneRow, Status
 
 
 def expose(status: Status) -> bytes:
@@ -37,7 +35,7 @@ class _Figures(Collector):
 def _deliveries(lanes: Iterable[LaneRow]) -> Metric:
     family = GaugeMetricFamily("distctl_deliveries", "Deliveries by state", labels=("flow", "target", "state"))
     for lane in lanes:
-        for state in _STATES:
+        for state in Counts.model_fields:
             family.add_metric((lane.flow, lane.target, state), getattr(lane, state))
     return family
 

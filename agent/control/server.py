@@ -49,6 +49,7 @@ _PROBLEM_TYPE: Final = "application/problem+json"
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _STATUS_OF_EXIT_CODE: Final = {2: 400, 3: 404, 4: 403, 6: 409, 7: 503}
 _GRACE_SECONDS: Final = 2
+_BACKLOG: Final = 128  # callers that queue; asyncio accepts as many at once, each with a descriptor
 
 _Filter = Annotated[str | None, Query(max_length=500)]
 
@@ -124,7 +125,7 @@ async def _log_changes(request: Request, call_next: Callable[[Request], Awaitabl
     """Questions are silent; whoever asks for a change is named."""
     response = await call_next(request)
     level = logging.DEBUG if request.method in {"GET", "HEAD"} else logging.INFO
-    caller: Caller = request.state.caller
+    caller = _caller(request)
     _LOG.log(
         level,
         "%s %s by %s: %d",

@@ -46,7 +46,6 @@ from state.model.estate import Estate, FlowSpec
 T = TypeVar("T", bound=BaseModel)
 
 _TRACED_AT_MOST: Final = 1000
-_COUNTS: Final = tuple(Counts.model_fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,9 +209,9 @@ class StoreDesk:
 
 def total(lanes: Iterable[Counts]) -> Counts:
     """The counters of several lanes together."""
-    sums = dict.fromkeys(_COUNTS, 0)
+    sums = dict.fromkeys(Counts.model_fields, 0)
     for lane in lanes:
-        for name in _COUNTS:
+        for name in sums:
             sums[name] += getattr(lane, name)
     return Counts(**sums)
 

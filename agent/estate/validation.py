@@ -6,17 +6,16 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, Final, Literal, TypeAlias, get_args, get_origin
+from typing import Any, Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from agent.estate.secrecy import is_literal_secret
+from agent.estate.yaml_document import Path
 from agent.suggestion import suggestion
 from state.model.estate import NAME_PATTERN
 from state.model.visible import shown, visible
-
-Path: TypeAlias = tuple[str | int, ...]
 
 _ABSENT: Final = object()
 _NAME_RULE: Final = "lower-case letters, digits and inner hyphens, at most 48"

@@ -233,8 +233,6 @@ def _csv_cell(value: object) -> str:
         case str():
             # A spreadsheet would run it as a formula.
             return visible(f"'{value}" if value.startswith(_FORMULA_HEADS) else value)
-        case bool() | int():
-            return json.dumps(value)
         case _:
             return json.dumps(value)
 
