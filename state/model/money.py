@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Context, Decimal, Inexact, InvalidOperation
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import ConfigDict, PlainValidator, SkipValidation
+from pydantic import ConfigDict, GetCoreSchemaHandler, PlainValidator, SkipValidation
+from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
 
 from state.model.errors import BrokenRuleError
+from state.model.pairs import remembered_pairs
 from state.model.quantity import Quantity, UnitCode, unit_code
 from state.model.scalars import (
     INTEGER_DIGITS,
@@ -83,6 +85,10 @@ class Money:
         object.__setattr__(self, "amount", _in_minor_digits(self.amount, self.currency))
 
     @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_before_validator_function(_read_money, handler(source))
+
+    @classmethod
     def of(cls, amount: Decimal | int | str, currency: str) -> Money:
         """`amount` of `currency`, from a decimal in major units."""
         return cls(amount=exact(amount), currency=currency)
@@ -146,6 +152,10 @@ class UnitPrice:
             settle(self, "unit", unit_code)
 
     @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_before_validator_function(_read_price, handler(source))
+
+    @classmethod
     def of(
         cls, amount: Decimal | int | str, currency: str, *, per: Decimal | int | str = 1, unit: str | None = None
     ) -> UnitPrice:
@@ -159,6 +169,12 @@ class UnitPrice:
         if self.per is not _ONE:
             cost = _COMMERCIAL.divide(cost, self.per)
         return _computed(_COMMERCIAL.quantize(cost, _ONE_MINOR[self.currency]), self.currency)
+
+
+_read_money: Final = remembered_pairs(Money.of, "amount", "currency")
+_read_price: Final = remembered_pairs(
+    lambda amount, currency: UnitPrice(amount=exact(amount), currency=currency), "amount", "currency"
+)
 
 
 def total_of(amounts: Iterable[Money], currency: str) -> Money:

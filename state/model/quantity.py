@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import ConfigDict, PlainValidator, SkipValidation
+from pydantic import ConfigDict, GetCoreSchemaHandler, PlainValidator, SkipValidation
+from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
 
 from state.model.errors import BrokenRuleError
+from state.model.pairs import remembered_pairs
 from state.model.scalars import DECIMAL_PLACES, Exact, Positive, broken, exact, positive, settle
 
 Dimension = Literal["count", "mass", "length", "area", "volume", "time", "package"]
@@ -187,6 +189,10 @@ class Quantity:
             _settle_base(self)
 
     @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_before_validator_function(_read_pair, handler(source))
+
+    @classmethod
     def of(cls, value: Decimal | int | str, unit: str) -> Quantity:
         """`value` in `unit`, without a base."""
         return cls(value=exact(value), unit=unit)
@@ -202,6 +208,9 @@ class Quantity:
         factor = positive(pack_factor)
         base = exact(_shortest(_WIDE.multiply(self.value, factor)))
         return Quantity(value=self.value, unit=self.unit, base_value=base, base_unit=base_unit, pack_factor=factor)
+
+
+_read_pair: Final = remembered_pairs(Quantity.of, "value", "unit")
 
 
 def _settle_base(quantity: Quantity) -> None:

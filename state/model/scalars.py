@@ -3,6 +3,8 @@
 Each function takes what a codec or a mapping hands over, returns the canonical value or raises `BrokenRuleError` with rule
 and cure. Nothing is guessed or trimmed: what is accepted can be written and read back as the same value. Each has a type of
 the same meaning for the fields of an entity (`exact` / `Exact`).
+
+Texts of decimals and days come again and again, so what they were read as is remembered. Only texts are: as a key, 1 is True.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Final, TypeVar
 
 from pydantic import JsonValue, PlainValidator
@@ -27,6 +30,8 @@ TEXT_LENGTH: Final = 4000
 EXT_DEPTH: Final = 16
 EXT_VALUES: Final = 10_000
 EXT_TEXT_LENGTH: Final = 65_536
+REMEMBERED: Final = 16_384
+"""Texts of one kind whose reading is kept, the last used ones."""
 
 _DECIMAL = re.compile(rf"[+-]?[0-9]{{1,{INTEGER_DIGITS}}}(?:\.[0-9]{{1,{DECIMAL_PLACES}}})?")
 _WHOLE = re.compile(r"[0-9]{1,9}")
@@ -37,7 +42,9 @@ _INSTANT = re.compile(
 _CONTROLS = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
 _SURROGATE = re.compile("[\\ud800-\\udfff]")
 _ONE_MINUTE: Final = timedelta(minutes=1)
+_EXACT_LIMIT: Final = 10**INTEGER_DIGITS
 _WHOLE_LIMIT: Final = 1_000_000_000
+_DAY_RULE: Final = "a plain date YYYY-MM-DD of 1900 to 9999 is needed"
 _FIRST_YEAR: Final = 1900
 _LAST_YEAR_OF_INSTANTS: Final = 9998
 _INT64: Final = 2**63
@@ -53,11 +60,14 @@ def broken(rule: str, value: object, *, hint: str, code: str, place: str = "") -
 
 def settle(value: object, field: str, read: Callable[[object], object]) -> None:
     """Read one field of a frozen dataclass in its `__post_init__`; an error names the field."""
+    given = getattr(value, field)
     try:
-        object.__setattr__(value, field, read(getattr(value, field)))
+        settled = read(given)
     except BrokenRuleError as error:
         error.place = field
         raise
+    if settled is not given:
+        object.__setattr__(value, field, settled)
 
 
 def exact(value: object) -> Decimal:
@@ -66,16 +76,12 @@ def exact(value: object) -> Decimal:
     Floats and booleans are refused, so are `1_000`, `1,5` and digits that are not ASCII. Minus zero reads as zero.
     """
     if isinstance(value, str):
-        if not _DECIMAL.fullmatch(value):
-            raise _not_exact(value)
-        number = Decimal(value)
-    elif isinstance(value, Decimal):
-        number = _bounded(value)
-    elif isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**INTEGER_DIGITS:
-        number = Decimal(value)
-    else:
-        raise _not_exact(value)
-    return number or number.copy_abs()
+        return _exact_of_text(value)
+    if isinstance(value, Decimal):
+        return _without_sign_of_zero(_bounded(value))
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _EXACT_LIMIT:
+        return Decimal(value)
+    raise _not_exact(value)
 
 
 def positive(value: object) -> Decimal:
@@ -98,10 +104,10 @@ def not_negative(value: object) -> Decimal:
 
 def whole(value: object) -> int:
     """A whole number from 0 to 999,999,999, from an int or ASCII digits."""
-    if isinstance(value, str) and _WHOLE.fullmatch(value):
-        return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _WHOLE_LIMIT:
         return value
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
+        return int(value)
     raise broken(
         "a whole number from 0 to 999999999 is needed",
         value,
@@ -112,14 +118,11 @@ def whole(value: object) -> int:
 
 def plain_date(value: object) -> date:
     """A calendar day from a `date` or `YYYY-MM-DD`, 1900 to 9999. A datetime is refused: nobody can say whose day it is."""
-    rule = "a plain date YYYY-MM-DD of 1900 to 9999 is needed"
-    if isinstance(value, datetime) or (isinstance(value, str) and _INSTANT.fullmatch(value)):
-        hint = "It is an instant: take its day in the site's zone, on purpose"
-        raise broken(rule, value, hint=hint, code="not-a-date")
-    day = _parsed(date.fromisoformat, value, rule) if isinstance(value, str) and _DATE.fullmatch(value) else value
-    if isinstance(day, date) and day.year >= _FIRST_YEAR:
-        return day
-    raise broken(rule, value, hint="Write the day as YYYY-MM-DD", code="not-a-date")
+    if isinstance(value, str):
+        return _day_of_text(value)
+    if isinstance(value, date) and not isinstance(value, datetime) and value.year >= _FIRST_YEAR:
+        return value
+    raise _not_a_date(value)
 
 
 def instant(value: object) -> datetime:
@@ -148,8 +151,11 @@ def code_text(value: object) -> str:
 
     Outer and double blanks, control, zero-width and look-alike blank characters are refused: no two codes look the same.
     """
-    if isinstance(value, str) and 0 < len(value) <= CODE_LENGTH and _is_code(value):
-        return value
+    if isinstance(value, str) and 0 < len(value) <= CODE_LENGTH:
+        if " " not in value and value.isascii() and value.isprintable():
+            return value
+        if _is_code(value):
+            return value
     raise broken(
         f"a code of 1 to {CODE_LENGTH} visible characters without outer or double blanks is needed",
         value,
@@ -196,6 +202,17 @@ def free_json(value: object) -> dict[str, JsonValue]:
     return _copied_fields(value, 1, iter(range(EXT_VALUES)))
 
 
+@lru_cache(maxsize=REMEMBERED)
+def _exact_of_text(text: str) -> Decimal:
+    if _DECIMAL.fullmatch(text):
+        return _without_sign_of_zero(Decimal(text))
+    raise _not_exact(text)
+
+
+def _without_sign_of_zero(number: Decimal) -> Decimal:
+    return number or number.copy_abs()
+
+
 def _bounded(number: Decimal) -> Decimal:
     exponent = number.as_tuple().exponent
     if isinstance(exponent, str) or exponent < -DECIMAL_PLACES or (number and number.adjusted() >= INTEGER_DIGITS):
@@ -210,6 +227,22 @@ def _not_exact(value: object) -> BrokenRuleError:
     else:
         hint = "Write ASCII digits with a point, as -1234.50: no blanks, separators, exponent, NaN or infinity"
     return broken(rule, value, hint=hint, code="not-exact")
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _day_of_text(text: str) -> date:
+    if _DATE.fullmatch(text):
+        day = _parsed(date.fromisoformat, text, _DAY_RULE)
+        if day.year >= _FIRST_YEAR:
+            return day
+    raise _not_a_date(text)
+
+
+def _not_a_date(value: object) -> BrokenRuleError:
+    hint = "Write the day as YYYY-MM-DD"
+    if isinstance(value, datetime) or (isinstance(value, str) and _INSTANT.fullmatch(value)):
+        hint = "It is an instant: take its day in the site's zone, on purpose"
+    return broken(_DAY_RULE, value, hint=hint, code="not-a-date")
 
 
 def _parsed(read: Callable[[str], _Day], value: str, rule: str) -> _Day:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -87,20 +87,21 @@ Wanted = Annotated[Quantity, AfterValidator(_more_than_nothing)]
 """A quantity above zero."""
 
 
-def require_unique(items: Iterable[Any], key: Callable[[Any], object], *, place: str, name: str) -> None:
-    """Refuse two items of `place` with the same key; the error names the second one."""
+def require_unique(keys: Sequence[object], *, place: str, name: str) -> None:
+    """Refuse two items of `place` with the same key, given in their order; the error names the second one."""
+    if len(set(keys)) == len(keys):
+        return
     seen: set[object] = set()
-    for index, item in enumerate(items):
-        value = key(item)
-        if value in seen:
+    for index, key in enumerate(keys):
+        if key in seen:
             raise broken(
                 f"each {name} must be there once",
-                value,
+                key,
                 hint="Number them apart, or merge the two where the document is written",
                 code="not-unique",
                 place=f"{place}.{index}.{name}",
             )
-        seen.add(value)
+        seen.add(key)
 
 
 def require_order(first: date | None, second: date | None, *, names: tuple[str, str], within: str = "") -> None:
@@ -113,6 +114,13 @@ def require_order(first: date | None, second: date | None, *, names: tuple[str, 
             code="date-order",
             place=within + names[1],
         )
+
+
+def require_each_order(first: date, seconds: Sequence[date | None], *, names: tuple[str, str], place: str) -> None:
+    """Refuse an item of `place` whose day is before the first; each may be unknown."""
+    for index, second in enumerate(seconds):
+        if second is not None and second < first:
+            require_order(first, second, names=names, within=f"{place}.{index}.")
 
 
 def require_same_unit(*named: tuple[str, Quantity | None], within: str = "") -> None:

@@ -70,7 +70,7 @@ class OrderAcknowledgement(Entity):
 
     @model_validator(mode="after")
     def _agrees_with_its_lines(self) -> Self:
-        require_unique(self.lines, lambda line: line.line_no, place="lines", name="line_no")
+        require_unique([line.line_no for line in self.lines], place="lines", name="line_no")
         if self.ack_type == "accepted_with_changes":
             _check_changes(self)
         else:

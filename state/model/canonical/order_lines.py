@@ -36,7 +36,7 @@ def check_lines(lines: Sequence[PricedLine], currency: str, total: Money | None)
 
     Each line is rounded half up to the minor unit by itself, then they are added: no further tolerance.
     """
-    require_unique(lines, lambda line: line.line_no, place="lines", name="line_no")
+    require_unique([line.line_no for line in lines], place="lines", name="line_no")
     for index, line in enumerate(lines):
         if line.price is not None and line.price.currency != currency:
             raise _other_currency(line.price.currency, currency, f"lines.{index}.price.currency")

@@ -58,5 +58,5 @@ class Party(Entity):
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
         require(self.roles, "a party has at least one role", place="roles", hint="SU, BY, ST, BT or CA")
-        require_unique(self.identifiers, lambda one: (one.scheme, one.value), place="identifiers", name="value")
+        require_unique([(one.scheme, one.value) for one in self.identifiers], place="identifiers", name="value")
         return self

@@ -79,7 +79,7 @@ class Product(Entity):
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
         require_order(self.valid_from, self.valid_to, names=("valid_from", "valid_to"))
-        require_unique(self.packs, lambda pack: pack.level, place="packs", name="level")
+        require_unique([pack.level for pack in self.packs], place="packs", name="level")
         _require_rising(self.packs)
         if self.expiry_tracked:
             hint = "Ask the supplier for the shelf life, or do not track the expiry"

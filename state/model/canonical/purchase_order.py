@@ -15,6 +15,7 @@ from state.model.canonical.entity import (
     Wanted,
     require,
     require_at_most,
+    require_each_order,
     require_order,
     require_same_unit,
 )
@@ -113,8 +114,8 @@ class PurchaseOrder(Entity):
             require(self.lines, "an order has at least one line", place="lines", hint=hint)
         for name in ("requested_ship_date", "requested_delivery_date"):
             require_order(self.order_date, getattr(self, name), names=("order_date", name))
-        for index, line in enumerate(self.lines):
-            require_order(self.order_date, line.need_date, names=("order_date", "need_date"), within=f"lines.{index}.")
+        needed = [line.need_date for line in self.lines]
+        require_each_order(self.order_date, needed, names=("order_date", "need_date"), place="lines")
         check_lines(self.lines, self.currency, self.total)
         _check_approval(self)
         return self
