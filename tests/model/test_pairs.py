@@ -6,7 +6,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -54,10 +54,10 @@ def outcome(make: Callable[[], object]) -> tuple[str, ...]:
 def test_a_pair_reads_as_the_constructor_makes_it(
     kind: type[Any], number: str, unit: str, pairs: list[tuple[Any, Any]]
 ) -> None:
-    adapter = TypeAdapter(kind)
+    adapter, make = TypeAdapter(kind), cast("Callable[..., object]", kind)
     for value, code in [*pairs, *pairs]:
         record = {number: value, unit: code}
-        assert outcome(partial(adapter.validate_python, record)) == outcome(partial(kind, **record))
+        assert outcome(partial(adapter.validate_python, record)) == outcome(partial(make, **record))
 
 
 @pytest.mark.parametrize(("kind", "number", "unit"), KINDS)
@@ -65,6 +65,12 @@ def test_the_same_two_texts_give_the_same_object(kind: type[Any], number: str, u
     adapter, code = TypeAdapter(kind), "EA" if kind is Quantity else "EUR"
     assert adapter.validate_python({number: "7", unit: code}) is adapter.validate_python({unit: code, number: "7"})
     assert adapter.validate_python({number: 7, unit: code}) is not adapter.validate_python({number: 7, unit: code})
+
+
+def test_a_text_is_not_read_as_the_word_of_an_enum_that_came_before() -> None:
+    adapter = TypeAdapter(Quantity)
+    adapter.validate_python({"value": Word.TWELVE, "unit": Word.EACH})
+    assert type(adapter.validate_python({"value": "12", "unit": "EA"}).unit) is str
 
 
 def test_a_price_without_per_and_unit_stands_for_one_of_what_is_priced() -> None:
