@@ -33,7 +33,7 @@ from agent.estate.watch import watch
 from agent.leases import Leases
 from agent.raw_archive import RawArchive
 from agent.reaper import Reaper
-from agent.supervisor import Forever, guard, sleep_unless
+from agent.supervisor import Forever, first_in, guard, sleep_unless
 from agent.telemetry import Telemetry, notify_service_manager, start_logging, watchdog_seconds
 from agent.works import Ground, Works, open_lanes, open_works, rehearse
 from state import audit, estates, targets
@@ -124,7 +124,7 @@ class Agent:
                     notify_service_manager("READY=1")
                     _log.info("agent of %s is running, estate %s", ground.site, self._compiled.estate.hash)
             except* StoreInDoubtError as group:
-                _log.critical("the store cannot be vouched for, the agent ends: %s", group.exceptions[0])
+                _log.critical("the store cannot be vouched for, the agent ends: %s", first_in(group))
                 exit_code = StoreInDoubtError.exit_code
         _log.info("agent of %s has stopped", ground.site)
         return exit_code

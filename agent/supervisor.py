@@ -33,7 +33,9 @@ async def guard(name: str, run: Forever, *, clock: Clock, stopping: asyncio.Even
             raise
         except DistctlError as error:
             _log.error("%s failed: %s", name, error, extra={"task": name, "code": error.code})
-        except Exception:  # noqa: BLE001 - the last line of defence: whatever it is, the task starts again
+        except Exception as error:  # the last line of defence: whatever it is, the task starts again
+            if isinstance(error, ExceptionGroup) and error.subgroup(StoreInDoubtError):
+                raise
             _log.exception("%s failed by our own fault and starts again", name, extra={"task": name})
         else:
             return
@@ -55,3 +57,9 @@ async def sleep_unless(event: asyncio.Event, seconds: float, *, clock: Clock) ->
         waiting.cancel()
         sleeping.cancel()
     return event.is_set()
+
+
+def first_in(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of a group, however deep groups lie in groups."""
+    first = group.exceptions[0]
+    return first_in(first) if isinstance(first, BaseExceptionGroup) else first
