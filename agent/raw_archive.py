@@ -1,14 +1,21 @@
-"""Raw documents too large for the store: copied to a folder under their hash and fsynced before the events are committed."""
+"""Raw documents too large for the store: copied to a folder under their hash and fsynced before the events are committed.
+
+Concurrency: one document is copied at a time, since two flows may take the same one. Crash: what a copy left half done has a
+name of its own, and is written over by the next one.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from connectors.base import RawDocument
+from connectors.files.folder import sync_folder
 from state.model.errors import StoreError, TransientError
+from state.model.visible import visible
 
 _CHUNK: Final = 1 << 20
 
@@ -18,6 +25,7 @@ class RawArchive:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._copying = threading.Lock()
 
     def path_of(self, sha256: str) -> Path:
         """Where a document of that hash lies."""
@@ -25,27 +33,35 @@ class RawArchive:
 
     def keep(self, document: RawDocument) -> None:
         """Copy the document here, unless it is here. Blocks; raises `TransientError` where it changed meanwhile."""
-        if document.path is None or self.path_of(document.sha256).exists():
+        if document.path is None:
             return
         target = self.path_of(document.sha256)
-        partial = target.with_suffix(".partial")
         try:
-            target.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-            with document.path.open("rb") as source, partial.open("wb") as copy:
-                found = _copy(source, copy)
-            if found != document.sha256:
-                partial.unlink()
-                raise TransientError(
-                    f"{document.name} changed while it was read", hint="it is read again", code="changed"
-                )
-            partial.rename(target)
-            _sync_folder(target.parent)
+            with self._copying:
+                if not target.exists():
+                    _keep(document.path, target)
         except OSError as error:
             raise StoreError(
                 f"the raw document {document.name} cannot be kept in {self._folder}: {error.strerror}",
                 hint="free space there, or give the agent the right to write",
                 code="raw-archive",
             ) from error
+
+
+def _keep(path: Path, target: Path) -> None:
+    partial = target.with_suffix(".partial")
+    target.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    try:
+        with path.open("rb") as source, partial.open("wb") as copy:
+            found = _copy(source, copy)
+        if found != target.name:
+            raise TransientError(
+                f"{visible(path.name)} changed while it was read", hint="it is read again", code="changed"
+            )
+        partial.rename(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(target.parent)
 
 
 def _copy(source: BinaryIO, copy: BinaryIO) -> str:
@@ -57,11 +73,3 @@ def _copy(source: BinaryIO, copy: BinaryIO) -> str:
     copy.flush()
     os.fsync(copy.fileno())
     return state.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
