@@ -6,15 +6,15 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from bench import backlog, intake, memory, startup, table, waiting_producer, whole_path
 from bench.disk import BUILD, file_system, workspace
 from bench.row import Row
 
-Measure: TypeAlias = Callable[[Path], Awaitable[list[Row]]]
+Measure: TypeAlias = Callable[[Path], Coroutine[Any, Any, list[Row]]]
 
 MEASURES: Final[Mapping[str, Measure]] = {
     "P1": intake.measure,
@@ -29,12 +29,14 @@ MEASURES: Final[Mapping[str, Measure]] = {
 def main(arguments: Sequence[str]) -> None:
     """Run the bench."""
     options = _parser().parse_args(arguments)
+    if unknown := [name for name in options.rows if name not in MEASURES]:
+        raise SystemExit(f"there is no row {', '.join(unknown)}; there are {', '.join(MEASURES)}")
     rows: list[Row] = []
     with workspace(options.under) as folder:
         for name in options.rows or MEASURES:
             began = time.monotonic()
             rows += asyncio.run(MEASURES[name](folder))
-            print(f"{name} took {time.monotonic() - began:.0f} s", file=sys.stderr)
+            print(f"{name} took {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     told = table.circumstances(file_system(options.under))
     print(told, table.text(rows), sep="\n\n")
     if options.write:
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("rows", nargs="*", metavar="ROW", choices=[*MEASURES, []], help=f"of {', '.join(MEASURES)}; all")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(MEASURES)}; all")
     parser.add_argument("--write", action="store_true", help="keep the table in docs/performance.md")
     parser.add_argument("--under", type=Path, default=BUILD, help="a folder on a local disk; default %(default)s")
     return parser

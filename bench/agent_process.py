@@ -48,6 +48,9 @@ async def open_agent(home: Path) -> AsyncIterator[AgentProcess]:
         try:
             await until(socket_in(data).exists, "the agent answers")
             yield AgentProcess(pid=process.pid, data=data)
+        except SystemExit:
+            print((home / "agent.log").read_text()[-4000:], file=sys.stderr)
+            raise
         finally:
             process.terminate()
 

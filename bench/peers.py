@@ -1,14 +1,15 @@
 """Peers: durable queues on SQLite that commit each message, told to be as durable as the store is.
 
-One message is put, taken and acknowledged. huey takes and acknowledges in one commit.
+One message is put, taken and acknowledged, in two commits: huey takes and acknowledges in one, eventsourcing stores an event,
+reads its notification and tracks that it was handled.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
+from uuid import uuid4
 
 from bench.orders import orders
 from bench.rounds import Round, stopwatch
@@ -22,7 +23,7 @@ _MESSAGES: Final = 400
 def rounds(folder: Path) -> Mapping[str, Round]:
     """A round of each peer, in messages a second. Raises `SystemExit` where one is not installed."""
     try:
-        peers = {"huey": _huey(folder), "persist-queue": _persist_queue(folder)}
+        peers = {"huey": _huey(folder), "eventsourcing": _eventsourcing(folder)}
     except ImportError as error:
         raise SystemExit(f"{error.name} is not installed: pip install -e '.[bench]', or make bench") from error
     return {name: _round(peer) for name, peer in peers.items()}
@@ -32,7 +33,7 @@ def _huey(folder: Path) -> Peer:
     from huey import SqliteHuey
 
     storage = SqliteHuey(filename=str(folder / "huey.db"), fsync=True).storage
-    _require_full(storage.conn)
+    _require_full(storage.conn.cursor())
 
     def through(payload: bytes) -> None:
         storage.enqueue(payload)
@@ -42,18 +43,23 @@ def _huey(folder: Path) -> Peer:
     return through
 
 
-def _persist_queue(folder: Path) -> Peer:
-    import persistqueue
+def _eventsourcing(folder: Path) -> Peer:
+    from eventsourcing.persistence import StoredEvent, Tracking
+    from eventsourcing.sqlite import SQLiteDatastore, SQLiteProcessRecorder
 
-    queue = persistqueue.SQLiteAckQueue(str(folder / "persist-queue"), auto_commit=True)
-    _require_full(queue._conn)
+    datastore = SQLiteDatastore(str(folder / "eventsourcing.db"))
+    recorder = SQLiteProcessRecorder(datastore)
+    recorder.create_table()
+    with datastore.transaction(commit=False) as cursor:
+        _require_full(cursor)
 
     def through(payload: bytes) -> None:
-        queue.put(payload)
-        taken = queue.get(raw=True)
-        if taken["data"] != payload:
-            raise SystemExit("persist-queue did not give back what it took")
-        queue.ack(id=taken["pqid"])
+        event = StoredEvent(originator_id=uuid4(), originator_version=1, topic="order", state=payload)
+        (number,) = recorder.insert_events([event]) or ()
+        (taken,) = recorder.select_notifications(number, 1)
+        if taken.state != payload:
+            raise SystemExit("eventsourcing did not give back what it took")
+        recorder.insert_events([], tracking=Tracking("orders", number))
 
     return through
 
@@ -69,7 +75,15 @@ def _round(peer: Peer) -> Round:
     return run
 
 
-def _require_full(connection: sqlite3.Connection) -> None:
-    asked = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
-    if asked != ["wal", 2]:
-        raise SystemExit(f"a peer is not as durable as the store: journal and synchronous are {asked}")
+class _Cursor(Protocol):
+    def execute(self, sql: str, /) -> object: ...
+
+    def fetchone(self) -> Any: ...
+
+
+def _require_full(cursor: _Cursor) -> None:
+    asked = {"journal_mode": "wal", "synchronous": 2}
+    for name, expected in asked.items():
+        cursor.execute(f"PRAGMA {name}")
+        if (answer := cursor.fetchone()[0]) != expected:
+            raise SystemExit(f"a peer is not as durable as the store: its {name} is {answer}")

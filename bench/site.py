@@ -16,8 +16,8 @@ from agent.clock import SystemClock
 from agent.crash_points import ignore
 from agent.estate.compiled import CompiledEstate, CompiledFlow, compile_estate
 from agent.estate.load import load
-from agent.mapping import Refused
 from agent.intake import Intake, StoredMemory, source_name
+from agent.mapping import Refused
 from agent.raw_archive import RawArchive
 from agent.runtime import STORE_NAME
 from agent.works import open_lanes

@@ -51,8 +51,7 @@ async def _write(site: OpenSite) -> float:
 def _owe(site: OpenSite, lane: Lane, arrival: Arrival, connection: sqlite3.Connection) -> None:
     with Outbox(connection, now=site.clock.now()) as outbox:
         outbox.add(
-            Owed(one.seq, lane, one.event.partitionkey, is_snapshot=True)
-            for one in inbox.admit(connection, [arrival])
+            Owed(one.seq, lane, one.event.partitionkey, is_snapshot=True) for one in inbox.admit(connection, [arrival])
         )
 
 

@@ -17,8 +17,8 @@ from bench.partner import open_partner
 from bench.rounds import interleaved, stopwatch
 from bench.row import Aim, Figure, Row
 
-_ORDERS: Final = 5000
-_ROUNDS: Final = 3
+_ORDERS: Final = 4000
+_ROUNDS: Final = 5
 _NAMES: Final = itertools.count(1)
 
 
