@@ -16,18 +16,17 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import socket
 import ssl
-import struct
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import parse_qs, unquote, urlsplit
+
+from connectors.simulators import http1
+from connectors.simulators.http1 import Request, read_request
 
 _LARGEST_HEAD: Final = 64 * 1024
 _PATIENCE: Final = 60.0  # seconds that a silent partner holds a connection
@@ -41,26 +40,6 @@ class Entry:
     key: str
     body: dict[str, Any]
     landed_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One request as it was read."""
-
-    method: str
-    target: str
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def path(self) -> str:
-        """The path, percent-decoded."""
-        return unquote(urlsplit(self.target).path)
-
-    @property
-    def query(self) -> dict[str, str]:
-        """The last value of each query parameter."""
-        return {name: values[-1] for name, values in parse_qs(urlsplit(self.target).query).items()}
 
 
 class Connection:
@@ -87,9 +66,7 @@ class Connection:
 
     def reset(self) -> None:
         """Close with RST: what was not read at the other side is gone."""
-        connection = self._writer.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._writer.transport.abort()
+        http1.reset(self._writer)
 
 
 Reply = Callable[[Connection], Awaitable[None]]
@@ -106,12 +83,8 @@ class Behaviour:
 
 
 def response(status: int, body: bytes | object = b"", **headers: str) -> bytes:
-    """A whole HTTP/1.1 response; underscores in header names become hyphens."""
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    lines = [f"HTTP/1.1 {status} {_phrase(status)}"]
-    fields = {"content-type": "application/json", "content-length": str(len(content))} | headers
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + content
+    """A whole answer; underscores in header names become hyphens."""
+    return http1.response(status, body, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
 # --- replies --------------------------------------------------------------------------------------------------------
@@ -313,7 +286,7 @@ class HostilePartner:
         if first is not None and not first.reads_request:
             self._scripts["POST"].popleft()
             return False
-        connection.request = request = await self._read(reader)
+        connection.request = request = await read_request(reader)
         self.requests.append(request)
         script = self._scripts.get(request.method)
         behaviour = script.popleft() if script else _HONEST
@@ -324,13 +297,6 @@ class HostilePartner:
             return False
         await connection.send(self._honest(connection))
         return True
-
-    async def _read(self, reader: asyncio.StreamReader) -> Request:
-        head, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        method, target, _ = head.split(" ", 2)
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
-        body = await reader.readexactly(int(headers.get("content-length", "0")))
-        return Request(method=method, target=target, headers=headers, body=body)
 
     async def _take(self, connection: Connection, behaviour: Behaviour) -> None:
         """Let the orders of a request land, now, later or never."""
@@ -432,10 +398,3 @@ def _is_new(row: Mapping[str, Any], query: Mapping[str, str]) -> bool:
     if "since" in query:
         return str(row.get("updated_at", "")) >= query["since"]
     return "after" not in query or int(row["id"]) > int(query["after"])
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Odd"

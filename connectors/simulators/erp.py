@@ -23,8 +23,9 @@ from typing import Any, Final
 
 from connectors.simulators.erp_faults import Fault, schedule
 from connectors.simulators.erp_ledger import ErpLedger
+from connectors.simulators.http1 import Request
 from connectors.simulators.service import report_ready, run_until_told
-from connectors.simulators.web import HangUp, Reply, Request, serve
+from connectors.simulators.web import HangUp, Reply, serve
 
 CLOSED_FOR: Final = 0.4  # seconds that a 429 or 503 goes on for everybody
 PAGE: Final = 200
