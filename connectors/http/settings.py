@@ -75,7 +75,7 @@ PlainPath = Annotated[str, AfterValidator(_plain_path), Field(max_length=2000)]
 PathTemplate = Annotated[str, AfterValidator(_template), Field(max_length=2000)]
 TextTemplate = Annotated[str, AfterValidator(_text_template), Field(max_length=200)]
 HeaderName = Annotated[str, AfterValidator(_header_name), Field(max_length=100)]
-ParameterName = Annotated[str, Field(min_length=1, max_length=100)]
+ParameterName = Annotated[str, Field(min_length=1, max_length=100, description="name of a query parameter")]
 
 
 class BearerAuth(_Settings):
@@ -89,7 +89,9 @@ class BasicAuth(_Settings):
     """`Authorization: Basic <user:password>` (RFC 7617), in UTF-8."""
 
     kind: Literal["basic"]
-    user: str = Field(min_length=1, max_length=200, pattern=r"^[^:\x00-\x1f\x7f]+$")
+    user: str = Field(
+        min_length=1, max_length=200, pattern=r"^[^:\x00-\x1f\x7f]+$", description="the account; no secret, no colon"
+    )
     password: SecretReference
 
 
@@ -97,7 +99,7 @@ class HeaderAuth(_Settings):
     """A secret in a header of the server's own, such as `X-Api-Key`."""
 
     kind: Literal["header"]
-    name: HeaderName
+    name: HeaderName = Field(description="header that carries it")
     value: SecretReference
 
 
@@ -237,7 +239,7 @@ class PageNumber(_Settings):
 
     kind: Literal["page"]
     parameter: ParameterName = "page"
-    first: int = Field(1, ge=0, le=1)
+    first: int = Field(1, ge=0, le=1, description="number of the first page")
     size: int = Field(100, ge=1, le=100_000, description="records a page, as the server gives them")
     size_parameter: ParameterName | None = Field(None, description="query parameter that asks for the size")
 
@@ -247,7 +249,7 @@ class Offset(_Settings):
 
     kind: Literal["offset"]
     parameter: ParameterName = "offset"
-    size: int = Field(100, ge=1, le=100_000)
+    size: int = Field(100, ge=1, le=100_000, description="records a page, as the server gives them")
     size_parameter: ParameterName | None = Field("limit", description="query parameter that asks for the size")
 
 
@@ -415,7 +417,7 @@ class HttpSinkSettings(ConnectionSettings):
     """Posts each delivery with an idempotency key."""
 
     path: PathTemplate = Field(description="where deliveries go, after base_url; {subject} and {key} are filled in")
-    method: Literal["POST", "PUT"] = "POST"
+    method: Literal["POST", "PUT"] = Field("POST", description="how a delivery is sent")
     key_header: HeaderName = Field("Idempotency-Key", description="header that carries our idempotency key")
     reference: JsonPointer = Field("/id", description="pointer inside the answer to the target's own number")
     rules: tuple[Rule, ...] = Field((), max_length=50, description="what answers mean, before their status code")
