@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -20,7 +21,7 @@ from state.model.canonical.reading import parse
 from state.model.canonical.registry import ENTITIES, entity_type
 from state.model.canonical.writing import to_json_bytes, to_record
 from state.model.errors import ConfigError, RejectedError
-from state.model.identifiers import check_digit
+from state.model.identifiers import Identifier, check_digit
 from state.model.money import MINOR_DIGITS, Money, UnitPrice, total_of
 from state.model.quantity import UNITS, Quantity
 
@@ -624,6 +625,22 @@ def test_decimals_are_written_without_exponent() -> None:
     assert to_record(parse(STOCK, tiny))["on_hand"]["value"] == "0.0000000001"
     large = changed(STOCK, "on_hand", {"value": Decimal("1E+3"), "unit": "KGM"})
     assert to_record(parse(STOCK, large))["on_hand"]["value"] == "1000"
+
+
+def test_every_field_of_a_value_is_written() -> None:
+    cases = {"value": "2", "unit": "CS", "base_value": "24", "base_unit": "EA", "pack_factor": "12"}
+    assert set(cases) == {one.name for one in fields(Quantity)}
+    assert to_record(parse(STOCK, changed(STOCK, "on_hand", cases)))["on_hand"] == cases
+    price = {"amount": "0.0000001", "currency": "EUR", "per": "100", "unit": "EA"}
+    assert set(price) == {one.name for one in fields(UnitPrice)}
+    assert to_record(parse(SUPPLY, changed(SUPPLY, "cost", price)))["cost"] == price
+    limit = {"amount": "1000.00", "currency": "EUR"}
+    approval = {"hash": "0a" * 32, "by": "x", "at": "2026-03-02T00:00:00+00:00", "limit": limit}
+    assert set(limit) == {one.name for one in fields(Money)}
+    assert to_record(parse(PO, ORDER | {"approval": approval}))["approval"] == approval
+    number = {"scheme": "vendor_part", "value": "4711", "issuer": "ACME"}
+    assert set(number) == {one.name for one in fields(Identifier)}
+    assert to_record(parse(PARTY, changed(PARTY, "identifiers", [number])))["identifiers"] == [number]
 
 
 def test_unknown_partner_data_is_kept_in_ext_and_not_shared_with_the_caller() -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Callable
 from decimal import Decimal
-from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from pydantic import BaseModel
 
 from state.model.canonical.entity import Entity
+from state.model.identifiers import Identifier
+from state.model.money import Money, UnitPrice
+from state.model.quantity import Quantity
 
-_OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
+_OPTIONS: Final = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
 def to_json_bytes(entity: Entity) -> bytes:
@@ -27,14 +29,53 @@ def to_record(entity: Entity) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> object:
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    if isinstance(value, BaseModel):
-        return {name: one for name, one in value.__dict__.items() if one is not None and (name != "ext" or one)}
-    kind: Any = type(value)
-    return {name: one for name in _names(kind) if (one := getattr(value, name)) is not None}
+    form = _FORMS.get(type(value), _part)
+    return form(value)
 
 
-@cache
-def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+def _part(record: BaseModel) -> dict[str, Any]:
+    known = {name: one for name, one in record.__dict__.items() if one is not None}
+    if not known.get("ext", True):
+        del known["ext"]
+    return known
+
+
+def _digits(number: Decimal) -> str:
+    short = str(number)  # faster than a format, and the same but for very small numbers
+    return f"{number:f}" if "E" in short else short
+
+
+def _quantity(quantity: Quantity) -> dict[str, str]:
+    known = {"value": _digits(quantity.value), "unit": quantity.unit}
+    if quantity.base_value is not None and quantity.base_unit is not None:
+        known |= {"base_value": _digits(quantity.base_value), "base_unit": quantity.base_unit}
+    if quantity.pack_factor is not None:
+        known["pack_factor"] = _digits(quantity.pack_factor)
+    return known
+
+
+def _money(money: Money) -> dict[str, str]:
+    return {"amount": _digits(money.amount), "currency": money.currency}
+
+
+def _price(price: UnitPrice) -> dict[str, str]:
+    known = {"amount": _digits(price.amount), "currency": price.currency, "per": _digits(price.per)}
+    if price.unit is not None:
+        known["unit"] = price.unit
+    return known
+
+
+def _identifier(identifier: Identifier) -> dict[str, str]:
+    known = {"scheme": identifier.scheme, "value": identifier.value}
+    if identifier.issuer is not None:
+        known["issuer"] = identifier.issuer
+    return known
+
+
+_FORMS: Final[dict[type, Callable[[Any], object]]] = {
+    Decimal: _digits,
+    Quantity: _quantity,
+    Money: _money,
+    UnitPrice: _price,
+    Identifier: _identifier,
+}
