@@ -115,11 +115,6 @@ class Database:
         """How many units wait for the writer."""
         return self._writer.queued
 
-    def wal_bytes(self) -> int:
-        """The size of the WAL file; beyond 64 MiB something holds a read transaction open."""
-        wal = Path(f"{self.path}-wal")
-        return wal.stat().st_size if wal.exists() else 0
-
     async def close(self) -> None:
         """Settle what is queued, bring the WAL into the file, and let another process own the store."""
         if self._is_closed:

@@ -33,11 +33,7 @@ from state.model.visible import shown
 
 def check(folder: FilePath) -> list[Finding]:
     """All findings of the folder, sorted by place; without an error among them the estate can run."""
-    return check_loaded(folder, load(folder))
-
-
-def check_loaded(folder: FilePath, loaded: Loaded) -> list[Finding]:
-    """The findings of an estate that is loaded already, with those of the loading."""
+    loaded = load(folder)
     findings = list(loaded.findings)
     estate = loaded.readable
     if estate is not None:

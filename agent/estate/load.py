@@ -76,7 +76,7 @@ class _Reader:
         flow_files, flows = self._parts("flows", FlowSpec, "flow")
         self._warn_of_unread_files()
         for document in (*site_files.values(), *flow_files.values()):
-            self._findings += literal_secrets(document)
+            self._findings += _literal_secrets(document)
         findings = in_order(self._findings)
         readable = Estate(settings=settings, sites=sites, flows=flows) if settings is not None else None
         return Loaded(
@@ -208,7 +208,7 @@ def _files_below(folder: FilePath, names: Iterable[str]) -> Iterator[FilePath]:
             continue
 
 
-def literal_secrets(document: YamlDocument) -> list[Finding]:
+def _literal_secrets(document: YamlDocument) -> list[Finding]:
     """Secrets that stand in the file itself: under version control, they are everybody's."""
     return [
         document.finding(

@@ -109,7 +109,7 @@ async def test_a_read_leaves_no_transaction_open_that_would_pin_the_wal(tmp_path
         with sqlite3.connect(database.path) as other:
             assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
         other.close()
-        assert database.wal_bytes() == 0
+        assert not wal_is_left(database.path)
 
 
 async def test_the_files_are_for_the_owner_only(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ asyncio.run(main())"""
     await asyncio.to_thread(subprocess.run, [sys.executable, "-c", killed, str(path)], check=False)
     assert wal_is_left(path)
     async with await Database.open(path, now=NOON, migrations=[THINGS]) as database:
-        assert database.wal_bytes() == 0
+        assert not wal_is_left(database.path)
         assert await database.read(count) == 1
 
 
