@@ -29,7 +29,7 @@ def to_record(entity: Entity) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> object:
-    form = _FORMS.get(type(value), _part)
+    form: Callable[[Any], object] = _FORMS.get(type(value), _part)
     return form(value)
 
 
