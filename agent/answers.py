@@ -6,7 +6,7 @@ A call that was sent on a doubt (`resend`, `probe`) says nothing about the first
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 
@@ -30,6 +30,7 @@ from state.model.errors import (
     TransientError,
 )
 from state.model.retry import RetryPolicy, honoured
+from state.model.visible import visible
 from state.outbox import Release, Settlement
 
 Answer: TypeAlias = Outcome | Found | NotFound | DistctlError
@@ -75,6 +76,28 @@ def weigh(claim: Claim, answer: Answer, around: Circumstances) -> Consequence:
     return _doubted(claim, answer, around)
 
 
+def legible(answer: Answer) -> Answer:
+    """The answer with its words fit to be stored and shown: a connector may hand on what its partner wrote."""
+    match answer:
+        case Found():
+            return Found(outcome=_legible_outcome(answer.outcome))
+        case Outcome():
+            return _legible_outcome(answer)
+        case NotFound():
+            return NotFound(detail=visible(answer.detail))
+    for name, word in vars(answer).items():
+        if isinstance(word, str):
+            setattr(answer, name, visible(word))
+    return answer
+
+
+def _legible_outcome(outcome: Outcome) -> Outcome:
+    reference, detail = visible(outcome.reference), visible(outcome.detail)
+    if (reference, detail) == (outcome.reference, outcome.detail):
+        return outcome
+    return replace(outcome, reference=reference, detail=detail)
+
+
 def _heard(claim: Claim, outcome: Outcome, around: Circumstances) -> Consequence:
     if outcome.kind is OutcomeKind.REJECTED:
         return RejectedError(
@@ -86,7 +109,7 @@ def _heard(claim: Claim, outcome: Outcome, around: Circumstances) -> Consequence
     if outcome.kind is OutcomeKind.DELAYED:
         return Release(
             state=DeliveryState.DELAYED,
-            due_at=around.now + (outcome.ask_again_in or _ASK_DELAYED_AGAIN),
+            due_at=around.now + max(honoured(_wish(outcome)), around.policy.first),
             code="delayed",
             detail=outcome.detail or "the target took it and answers later",
             document=outcome.document,
@@ -97,6 +120,10 @@ def _heard(claim: Claim, outcome: Outcome, around: Circumstances) -> Consequence
     if outcome.kind is OutcomeKind.IN_DOUBT:
         return _doubted(claim, InDoubtError(outcome.detail or "the target cannot say"), around)
     return Settlement(kind=outcome.kind, reference=outcome.reference, detail=outcome.detail)
+
+
+def _wish(outcome: Outcome) -> timedelta:
+    return _ASK_DELAYED_AGAIN if outcome.ask_again_in is None else outcome.ask_again_in
 
 
 def _denied(claim: Claim, answer: NotFound, around: Circumstances) -> Release:

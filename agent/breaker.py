@@ -24,6 +24,11 @@ class Breaker:
         """Whether the target counts as down."""
         return self.retry_at is not None
 
+    @property
+    def next_try(self) -> datetime | None:
+        """When a call may try again; None where it is closed, and while one tries: its answer is waited for."""
+        return None if self._trying else self.retry_at
+
     def lets_through(self, now: datetime) -> bool:
         """Whether a call may go now. Of an open breaker that is one trial; the caller owes `succeed`, `fail` or `forgo`."""
         if self.retry_at is None:

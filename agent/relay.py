@@ -21,14 +21,14 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, TypeAlias
 
-from agent.answers import Answer, Circumstances, weigh
+from agent.answers import Answer, Circumstances, legible, weigh
 from agent.breaker import Breaker
 from agent.crash_points import CrashPoint
 from agent.leases import Leases
 from agent.outcomes import outcome_event
 from agent.scheduler import FairShares
 from agent.supervisor import sleep_unless
-from connectors.base import Parcel, Sink
+from connectors.base import Found, NotFound, Outcome, Parcel, Sink
 from state import inbox, targets
 from state.database import Database
 from state.inbox import Arrival
@@ -46,7 +46,7 @@ from state.model.errors import (
 )
 from state.model.estate import LimitSpec
 from state.model.event import Event
-from state.model.ids import Fence
+from state.model.ids import DeliveryId, Fence
 from state.model.retry import RetryPolicy
 from state.outbox import Lane, Outbox, Release, Settlement, is_due, next_due, next_fence
 
@@ -99,6 +99,8 @@ class _Turn:
     next_due: datetime | None = None
     settled: int = 0
     parked: list[tuple[Claim, RejectedError]] = field(default_factory=list)
+    failed: list[DeliveryId] = field(default_factory=list)
+    ended: list[DeliveryId] = field(default_factory=list)
 
 
 class TargetRelay:
@@ -132,7 +134,7 @@ class TargetRelay:
         self._breaker = Breaker(terms.outage, dice)
         self._stumbles = 0
         self._successes = 0
-        self._success_marks: dict[int, int] = {}  # by delivery: how many successes there were when it last failed
+        self._success_marks: dict[DeliveryId, int] = {}  # how many successes there were when it last failed
         self._wakeups = [asyncio.Event() for _ in range(terms.limits.in_flight)]
 
     @property
@@ -174,7 +176,7 @@ class TargetRelay:
         trial = claiming and self._breaker.is_open
         may_claim = claiming and self._breaker.lets_through(self._clock.now())
         if not may_claim and not last.claims:
-            return _Turn(next_due=self._breaker.retry_at)
+            return _Turn(next_due=self._breaker.next_try)
         turn = _Turn()
         try:
             turn = await self._write(
@@ -193,7 +195,7 @@ class TargetRelay:
         if last.claims:
             self._report(turn)
         if not may_claim:
-            turn.next_due = self._breaker.retry_at
+            turn.next_due = self._breaker.next_try
         return turn
 
     async def _write(self, last: _Turn, order: Sequence[Lane], most: int | None, stopping: asyncio.Event) -> _Turn:
@@ -235,7 +237,8 @@ class TargetRelay:
             render=partial(self._render, connection, lane),
         )
         if claims:
-            self._leases.grant(fence, (self._terms.limits.deadline + _GRACE).total_seconds())
+            calls = len({claim.verdict is Verdict.PROBE for claim in claims})  # one sends, one asks
+            self._leases.grant(fence, (calls * self._terms.limits.deadline + _GRACE).total_seconds())
             turn.lane, turn.fence, turn.claims = lane, fence, claims
 
     # The call.
@@ -257,19 +260,24 @@ class TargetRelay:
         if sends:
             heard = await self._deliver(sink, sends)
             answers.update((claim.delivery, answer) for claim, answer in zip(sends, heard, strict=True))
-        for claim in probes:
-            answers[claim.delivery] = await self._probe(sink, claim)
+        if probes:
+            until = asyncio.get_running_loop().time() + self._terms.limits.deadline.total_seconds()
+            answers.update([(claim.delivery, await self._probe(sink, claim, until)) for claim in probes])
         self._crash("relay.after_send")
-        turn.answers = [answers[claim.delivery] for claim in turn.claims]
+        turn.answers = [legible(answers[claim.delivery]) for claim in turn.claims]
         self._learn(turn.answers)
 
     async def _deliver(self, sink: Sink, claims: Sequence[Claim]) -> Sequence[Answer]:
         try:
             async with asyncio.timeout(self._terms.limits.deadline.total_seconds()):
                 answers = await sink.deliver([_parcel(claim) for claim in claims])
+            if not _is_answered(claims, answers):
+                raise InvariantError("the connector did not give an answer for each parcel")
         except TimeoutError:
             limit = self._terms.limits.deadline.total_seconds()
             return [InDoubtError(f"no answer within {limit:g} s", code="deadline") for _ in claims]
+        except InvariantError as error:
+            return [InDoubtError(error.message, code="connector-fault") for _ in claims]
         except DistctlError as error:
             return [error for _ in claims]
         except Exception:  # noqa: BLE001 - a connector's own fault must not lose what may have been sent
@@ -277,16 +285,18 @@ class TargetRelay:
             return [
                 InDoubtError("the connector failed in the middle of the call", code="connector-fault") for _ in claims
             ]
-        if len(answers) != len(claims):
-            return [
-                InDoubtError("the connector did not answer for each parcel", code="connector-fault") for _ in claims
-            ]
         return answers
 
-    async def _probe(self, sink: Sink, claim: Claim) -> Answer:
+    async def _probe(self, sink: Sink, claim: Claim, until: float) -> Answer:
+        """Ask, by `until` on the loop's clock: all that are asked in one call share its deadline, or the lease would end."""
+        if asyncio.get_running_loop().time() >= until:
+            return TransientError("not asked in this call: those before it took all its time", code="deadline")
         try:
-            async with asyncio.timeout(self._terms.limits.deadline.total_seconds()):
-                return await sink.probe(_parcel(claim))
+            async with asyncio.timeout_at(until):
+                answer = await sink.probe(_parcel(claim))
+            if not isinstance(answer, Found | NotFound):
+                raise TransientError("the connector gave no answer when asked", code="connector-fault")
+            return answer
         except TimeoutError:
             return TransientError("the target did not answer when asked for our key", code="deadline")
         except DistctlError as error:
@@ -345,7 +355,7 @@ class TargetRelay:
         match consequence:
             case Settlement():
                 turn.settled += 1
-                self._success_marks.pop(claim.delivery, None)
+                turn.ended.append(claim.delivery)
                 outbox.settle(claim, consequence)
                 return outcome_event(
                     claim,
@@ -358,14 +368,14 @@ class TargetRelay:
                 )
             case Release():
                 if isinstance(answer, TransientError):
-                    self._success_marks[claim.delivery] = self._successes
+                    turn.failed.append(claim.delivery)
                 if lane.shadow_of and consequence.due_at is None:
                     outbox.discard(claim, Settlement(kind=OutcomeKind.REJECTED, detail=consequence.detail))
                 else:
                     outbox.release(claim, consequence)
                 return None
             case RejectedError():
-                self._success_marks.pop(claim.delivery, None)
+                turn.ended.append(claim.delivery)
                 if lane.shadow_of:
                     outbox.discard(claim, Settlement(kind=OutcomeKind.REJECTED, detail=consequence.message))
                     return None
@@ -392,6 +402,10 @@ class TargetRelay:
         )
 
     def _report(self, turn: _Turn) -> None:
+        """What follows from a turn that is on disk; the unit itself has no other effect, since it may run again."""
+        self._success_marks.update(dict.fromkeys(turn.failed, self._successes))
+        for delivery in turn.ended:
+            self._success_marks.pop(delivery, None)
         self._successes += turn.settled
         self._on_turn(self._terms.name, turn.settled, len(turn.parked))
         for claim, error in turn.parked:
@@ -408,6 +422,14 @@ class TargetRelay:
         if turn.next_due is not None:
             seconds = min(max((turn.next_due - self._clock.now()).total_seconds(), _SHORTEST_IDLE), _LONGEST_IDLE)
         await sleep_unless(wakeup, seconds, clock=self._clock)
+
+
+def _is_answered(claims: Sequence[Claim], answers: object) -> bool:
+    return (
+        isinstance(answers, Sequence)
+        and len(answers) == len(claims)
+        and all(isinstance(answer, Outcome | DistctlError) for answer in answers)
+    )
 
 
 def _parcel(claim: Claim) -> Parcel:
