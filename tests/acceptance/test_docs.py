@@ -35,7 +35,7 @@ OPERATING: Final = (ROOT / "docs" / "operating.md").read_text()
 
 _FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?P<to>[^)\s]+)\)")
-_MENTION = re.compile(r"(?:^|[\s`($!])distctl(?P<words> [^`\n|&>#;)]*)", re.MULTILINE)
+_MENTION = re.compile(r"(?:^|[\s`($!/])distctl(?P<words> [^`\n|&>#;)]*)", re.MULTILINE)
 _SPAN = re.compile(r"`[^`]*`|^    .*$", re.MULTILINE)
 
 
