@@ -38,6 +38,8 @@ from tests.acceptance.agent_process import (
     until,
 )
 
+pytestmark = pytest.mark.slow
+
 REMEMBERS = {"key_lifetime": "1h"}
 IOFAULT = Path(__file__).parents[1] / "stores" / "iofault.c"
 

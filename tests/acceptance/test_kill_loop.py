@@ -37,7 +37,7 @@ from tests.acceptance.agent_process import (
     until,
 )
 
-KILLS = int(os.environ.get("DISTCTL_KILLS", "56"))
+KILLS = int(os.environ.get("DISTCTL_KILLS", "50"))
 SEED = int(os.environ.get("DISTCTL_SEED", "1"))
 
 FIRST_STARTS = tuple(point for point in POINTS if point.startswith("migration."))
@@ -114,6 +114,7 @@ def test_nothing_is_lost_doubled_or_out_of_order_wherever_the_agent_is_killed(
             tally[f"kills, {point or 'at any moment'}"] += 1
         agent.run()
         agent.settle(seconds=60)
+        assert agent.client.audit_verdict().ok
         assert agent.stop() == 0
 
     assert taken(remembering) == planner.published

@@ -22,6 +22,8 @@ from tests.acceptance.agent_process import (
     until,
 )
 
+pytestmark = pytest.mark.slow
+
 MEMORY = {"key_lifetime": "1h"}
 
 

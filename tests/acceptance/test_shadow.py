@@ -21,6 +21,8 @@ from tests.acceptance.agent_process import (
     until,
 )
 
+pytestmark = pytest.mark.slow
+
 REFERENCES = ("R-1", "R-2", "R-3", "R-1", "R-2", "R-1")
 
 
