@@ -34,7 +34,7 @@ class JsonFormatter(logging.Formatter):
         }
         entry.update({name: value for name, value in record.__dict__.items() if name not in _OWN})
         if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
+            entry["traceback"] = _visible_lines(self.formatException(record.exc_info))
         return json.dumps(entry, default=str)
 
 
@@ -45,7 +45,12 @@ class TextFormatter(logging.Formatter):
         """The line, with text from outside made visible."""
         moment = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
         text = f"{moment} {record.levelname.lower():<7} {visible(record.getMessage())}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        return f"{text}\n{_visible_lines(self.formatException(record.exc_info))}" if record.exc_info else text
+
+
+def _visible_lines(text: str) -> str:
+    """A traceback repeats texts from outside; its line ends are ours."""
+    return "\n".join(map(visible, text.split("\n")))
 
 
 def start_logging(form: Literal["json", "text"], *, level: int = logging.INFO, stream: TextIO | None = None) -> None:
