@@ -159,7 +159,12 @@ def _follower(names: Sequence[str]) -> Read:
         return lambda scope: scope[root]
     if len(rest) == 1:
         name = rest[0]
-        return lambda scope: scope[root].get(name)
+
+        def step(scope: Scope) -> Any:
+            value = scope[root]
+            return value.get(name) if isinstance(value, dict) else None
+
+        return step
 
     def follow(scope: Scope) -> Any:
         value = scope[root]

@@ -68,11 +68,18 @@ class CompiledMapping:
             raise _refusal(
                 f"a document has more than {LINES_LIMIT} lines", str(len(items)), "split it", "too-many-lines"
             )
-        return [self.line({**scope, "line": item}, number) for number, item in enumerate(items or (), 1)]
+        made, inner = [], dict(scope)
+        for number, item in enumerate(items or (), 1):
+            inner["line"], inner["line_number"] = item, number
+            made.append(self._line(inner))
+        return made
 
     def line(self, scope: Scope, number: int) -> dict[str, Any]:
         """One line; `number` counts from 1."""
-        return (self.lines({**scope, "line_number": number}) if self.lines is not None else None) or {}
+        return self._line({**scope, "line_number": number})
+
+    def _line(self, scope: Scope) -> dict[str, Any]:
+        return (self.lines(scope) if self.lines is not None else None) or {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
