@@ -384,10 +384,14 @@ class Outbox:
         superseded: list[DeliveryId] = []
         if item.lane.order_mode is OrderMode.LATEST and item.is_snapshot:
             superseded = self._supersede(key, delivery, item.lane)
-        state = self._connection.execute(_SQL.key_state, (key,)).fetchone()[0]
-        if state != "inflight":
+        if not self._is_busy(key, item.lane.order_mode):
             self._advance(key, item.lane.id)
         return superseded
+
+    def _is_busy(self, key: int, mode: OrderMode) -> bool:
+        """Whether the key's head stays what it is: it is in flight, or it is due and any order will do."""
+        state, due_at = self._connection.execute(_SQL.key_state, (key,)).fetchone()
+        return state == "inflight" or (mode is OrderMode.ANY and state == "due" and due_at <= self._millis)
 
     def _supersede(self, key: int, delivery: DeliveryId, lane: Lane) -> list[DeliveryId]:
         superseded = []
@@ -401,7 +405,8 @@ class Outbox:
     def _advance(self, key: int, lane: LaneId) -> None:
         """Point the key at its next head, or remove it when nothing is left."""
         if self._mode(lane) is OrderMode.ANY:
-            row = self._connection.execute(_SQL.next_in_any_order, (key, self._millis, self._millis)).fetchone()
+            row = self._connection.execute(_SQL.first_due, (key, self._millis)).fetchone()
+            row = row or self._connection.execute(_SQL.soonest, (key,)).fetchone()
             row = row or self._connection.execute(_SQL.next_in_order, (key,)).fetchone()
         else:
             row = self._connection.execute(_SQL.next_in_order, (key,)).fetchone()

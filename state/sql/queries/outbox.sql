@@ -23,7 +23,7 @@ ON CONFLICT (target_id, order_domain, partition_key) DO UPDATE SET due_at = due_
 RETURNING id, head;
 
 -- :name key_state
-SELECT state FROM key_queues WHERE id = ?;
+SELECT state, due_at FROM key_queues WHERE id = ?;
 
 -- :name add_delivery
 INSERT INTO deliveries (id, event_seq, lane_id, key_id, is_snapshot, due_at) VALUES (?, ?, ?, ?, ?, ?);
@@ -103,12 +103,20 @@ UPDATE deliveries
 -- :name next_in_order
 SELECT id, lane_id, state, due_at FROM deliveries WHERE key_id = ? AND settled_at IS NULL ORDER BY id LIMIT 1;
 
--- :name next_in_any_order
--- The first that is due, or the one that will be soonest; what is parked or waits for a person stands aside.
+-- :name first_due
+-- In any order: the first that is due. It is met soon, since few of a key stand aside or wait for their time.
+SELECT id, lane_id, state, due_at
+  FROM deliveries
+ WHERE key_id = ? AND settled_at IS NULL AND due_at <= ?
+ ORDER BY id
+ LIMIT 1;
+
+-- :name soonest
+-- In any order, where none is due: what is parked or waits for a person stands aside.
 SELECT id, lane_id, state, due_at
   FROM deliveries
  WHERE key_id = ? AND settled_at IS NULL AND due_at IS NOT NULL
- ORDER BY due_at > ?, CASE WHEN due_at > ? THEN due_at ELSE id END
+ ORDER BY due_at, id
  LIMIT 1;
 
 -- :name advance_key
@@ -153,5 +161,5 @@ SELECT s.id, s.lane_id, s.payload IS p.payload AND s.outcome IS p.outcome
 UPDATE deliveries SET is_alike = ? WHERE id = ?;
 
 -- :name nearer_due
--- A wall clock that went back leaves dues in a far future; nothing waits longer than the longest pause.
-UPDATE key_queues SET due_at = ?1 WHERE state = 'due' AND due_at > ?2;
+-- A wall clock that went back leaves dues in a far future; nothing waits longer than the longest pause. Lane by lane, by index.
+UPDATE key_queues SET due_at = ?1 WHERE lane_id IN (SELECT id FROM lanes) AND state = 'due' AND due_at > ?2;
