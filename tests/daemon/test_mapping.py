@@ -177,13 +177,14 @@ def test_lines_of_a_nested_record_are_mapped_one_by_one() -> None:
 @pytest.mark.parametrize("item", ["x", 1, None, True, [], [{"no": 1}]])
 def test_a_line_that_is_no_object_has_no_fields_and_stops_nothing(item: object) -> None:
     problems: list[Problem] = []
-    spec = MappingSpec(lines_from="record.items", lines={"pos": "line_number", "no": "line.no", "deep": "line.a.b"})
+    lines = {"pos": "line_number", "no": "line.no", "deep": "line.a.b"}
+    spec = MappingSpec(fields={"kind": "'order'"}, lines_from="record.items", lines=lines)
     specs = {"items": FieldSpec.model_validate("list")}
     made = compile_mapping(spec, {"record": of_fields(specs)}, problems)
     rows = [SourceRecord(position="1", place="line 1", fields={"items": [item, {"no": 7}]}, raw=b"")]
     (document,) = documents(rows, RecordReader(specs), made)
     assert isinstance(document, Document)
-    assert document.data == {"lines": [{"pos": 1}, {"pos": 2, "no": 7}]}
+    assert document.data == {"kind": "order", "lines": [{"pos": 1}, {"pos": 2, "no": 7}]}
 
 
 def test_a_misspelt_line_field_is_a_problem_with_its_path() -> None:
