@@ -36,25 +36,9 @@ from connectors.base import (
     Surroundings,
     UnreadableRecord,
 )
-from connectors.hostile import HostilePartner
 from state.model.delivery import OutcomeKind
 from state.model.errors import DistctlError, DuplicateError, InDoubtError, NotConnectedError, TransientError
 from state.model.ids import digest
-
-__all__ = [
-    "HeldMemory",
-    "HostilePartner",
-    "SinkContract",
-    "SinkRig",
-    "SourceContract",
-    "SourceRig",
-    "WallClock",
-    "deliver",
-    "make_parcel",
-    "records_of",
-    "surroundings",
-    "take_in",
-]
 
 TAKEN = frozenset((OutcomeKind.ACCEPTED, OutcomeKind.MODIFIED, OutcomeKind.DELAYED))
 

@@ -165,10 +165,8 @@ class _Brackets:
             elif not self._open:
                 return True, at - 1
             elif mark in "]}":
-                matches = self._open.pop() + 2 == ord(
-                    mark
-                )  # in ASCII a closing bracket comes two after its opening one
-                if not matches or (self._alone and not self._open):
+                is_its_own = self._open.pop() + 2 == ord(mark)  # in ASCII: [ and ], { and } are two apart
+                if not is_its_own or (self._alone and not self._open):
                     return True, at
         return False, max(at, len(text))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from json.encoder import encode_basestring
 
@@ -37,16 +37,13 @@ def _nested(value: dict[str, object] | list[object], number: int, field: str, de
     if depth <= 0:
         raise unwritable("json-depth", "nested too deep", "Flatten it, or raise max_depth", number=number, field=field)
     if isinstance(value, list):
-        return f"[{_joined(_value(item, number, f'{field}[{at}]', depth - 1) for at, item in enumerate(value))}]"
+        items = (_value(item, number, f"{field}[{at}]", depth - 1) for at, item in enumerate(value))
+        return f"[{','.join(items)}]"
     members = (
         f"{encode_basestring(name)}:{_value(item, number, f'{field}.{name}', depth - 1)}"
         for name, item in value.items()
     )
-    return f"{{{_joined(members)}}}"
-
-
-def _joined(parts: Iterable[str]) -> str:
-    return ",".join(parts)
+    return f"{{{','.join(members)}}}"
 
 
 def _number(value: int | Decimal, number: int, field: str) -> str:

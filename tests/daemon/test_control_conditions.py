@@ -4,6 +4,7 @@ import pytest
 
 from agent.control.conditions import conditions_of
 from agent.control.schema import LaneRow
+from console.cli.status import CONDITIONS
 
 QUIET = LaneRow(flow="stock", target="dc/erp", tier=2, order="strict", state="open", breaker="closed")
 
@@ -48,3 +49,10 @@ def test_dead_letters_and_troubles_of_the_agent_come_first_or_near_it() -> None:
     busy = QUIET.model_copy(update={"in_doubt": 1})
     found = names(busy, letters=4, troubles=("the estate is refused",))
     assert [name for name, _ in found] == ["trouble", "in-doubt", "parked", "backlog"]
+
+
+def test_distctl_can_fail_on_every_condition_there_is() -> None:
+    worst = QUIET.model_copy(update={"breaker": "open", "in_doubt": 1, "state": "held"})
+    frozen = QUIET.model_copy(update={"state": "frozen"})
+    found = names(worst, frozen, letters=1, troubles=("the estate is refused",))
+    assert {name for name, _ in found} == set(CONDITIONS)
