@@ -110,6 +110,7 @@ class Intake:
         self._crash = crash
         self._on_owed = on_owed
         self._on_read = on_read
+        self.trouble: _Passing | None = None  # why the source cannot be read at the moment
         self._site, _, self._system = flow.source.partition("/")
         self._entity: type[Entity] = entity_type(flow.spec.contract)
 
@@ -126,9 +127,9 @@ class Intake:
             while not stopping.is_set():
                 try:
                     await self.read(source, stopping)
-                    failures = 0
+                    failures, self.trouble = 0, None
                 except (NotConnectedError, TransientError, StoreError) as error:
-                    failures += 1
+                    failures, self.trouble = failures + 1, error
                     await self._pause(error, failures, stopping)
                 else:
                     await self._wait(source, stopping)

@@ -39,8 +39,9 @@ from agent.works import Ground, Works, open_lanes, open_works, rehearse
 from state import audit, estates, targets
 from state.database import Database
 from state.model.clock import to_millis
-from state.model.errors import ConfigError, DistctlError, StoreInDoubtError
+from state.model.errors import ConfigError, DistctlError, StoreCorruptError, StoreInDoubtError
 from state.model.ids import EstateHash
+from state.outbox import Outbox
 
 _log = logging.getLogger("distctl.agent")
 
@@ -123,9 +124,10 @@ class Agent:
                     self._guarded(tasks, "works", self._work)
                     notify_service_manager("READY=1")
                     _log.info("agent of %s is running, estate %s", ground.site, self._compiled.estate.hash)
-            except* StoreInDoubtError as group:
-                _log.critical("the store cannot be vouched for, the agent ends: %s", first_in(group))
-                exit_code = StoreInDoubtError.exit_code
+            except* (StoreInDoubtError, StoreCorruptError) as group:
+                error = first_in(group)
+                _log.critical("the store cannot be vouched for, the agent ends: %s", error)
+                exit_code = error.exit_code if isinstance(error, DistctlError) else 1
         _log.info("agent of %s has stopped", ground.site)
         return exit_code
 
@@ -149,6 +151,8 @@ class Agent:
         millis = to_millis(self._ground.clock.now())
         before: EstateHash | None = estates.adopt(connection, compiled.estate, now=millis)
         open_lanes(connection, compiled)
+        with Outbox(connection, now=self._ground.clock.now()) as outbox:
+            outbox.reconsider()
         if before is not None:
             audit.append(
                 connection,
@@ -241,7 +245,8 @@ class Agent:
         )
 
     def _troubles(self) -> Sequence[str]:
-        return [f"the edited estate is refused: {self._refused}"] if self._refused else []
+        refused = [f"the edited estate is refused: {self._refused}"] if self._refused else []
+        return [*refused, *(self._works.troubles if self._works else ["nothing runs: see the log"])]
 
 
 def _read_estate(folder: Path, site: str) -> CompiledEstate:

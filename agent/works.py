@@ -77,6 +77,11 @@ class Works:
         """The relay of each local target."""
         return self._relays
 
+    @property
+    def troubles(self) -> list[str]:
+        """The sources that cannot be read at the moment, one sentence each."""
+        return [f"{intake.name} cannot be read: {intake.trouble}" for intake in self._intakes if intake.trouble]
+
     async def run(self, ending: asyncio.Event) -> None:
         """Run until `ending`; then finish what is under way and let go of every connection."""
         async with self._closing, asyncio.TaskGroup() as tasks:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self
@@ -39,6 +39,8 @@ from state.queries import load
 
 _SQL = load("outbox")
 _ENDED_IN_FLIGHT: Final = "the agent ended while the call was under way"
+_CLOCK_SLACK: Final = timedelta(minutes=1)
+"""A clock is set by less than this to be right, and by more because it was wrong."""
 _COUNTED: Final = (
     DeliveryState.PENDING,
     DeliveryState.INFLIGHT,
@@ -268,6 +270,13 @@ class Outbox:
             self._advance(key, lane)
         return [DeliveryId(row[0]) for row in abandoned]
 
+    def reconsider(self) -> None:
+        """Judge again what waits for a person: the target may have been given a memory or a probe meanwhile."""
+        waiting = self._connection.execute(_SQL.list_waiting_for_a_person).fetchall()
+        for delivery, key, lane in waiting:
+            self._connection.execute(_SQL.set_due, (self._millis, delivery))
+            self._advance(key, lane)
+
     def compare(self, event: Event, lane: Lane) -> None:
         """Compare the flow's shadows of `event` with what they shadow, once both have ended: payload and outcome."""
         for shadow, shadow_lane, is_alike in self._connection.execute(
@@ -291,8 +300,8 @@ class Outbox:
         key, delivery, state, version, attempts, failures, payload, first_sent, last_sent, last_denied = row[:10]
         doubt = Doubt(
             first_sent_at=self._now if first_sent is None else from_millis(first_sent),
-            last_sent_at=self._now if last_sent is None else from_millis(last_sent),
-            last_denied_at=None if last_denied is None else from_millis(last_denied),
+            last_sent_at=self._past(last_sent) or self._now,
+            last_denied_at=self._past(last_denied),
         )
         verdict, at = self._verdict(state, doubt, memory, call_deadline)
         event = inbox.event_of(row[10:])
@@ -300,7 +309,7 @@ class Outbox:
             self._drop_shadow(key, delivery, DeliveryState(state), lane, event, _ENDED_IN_FLIGHT)
             return key, None
         if verdict is Verdict.WAIT or verdict is Verdict.ASK_A_PERSON:
-            self._put_back(key, delivery, lane, at if verdict is Verdict.WAIT else None)
+            self._put_back(key, delivery, lane, at if verdict is Verdict.WAIT else None, doubt)
             return key, None
         try:
             frozen = render(event) if payload is None else payload
@@ -333,10 +342,18 @@ class Outbox:
             return Verdict.SEND, self._now
         if state == DeliveryState.DELAYED:
             return Verdict.PROBE, self._now
+        if doubt.first_sent_at > self._now + _CLOCK_SLACK:
+            # The wall clock was set back. How long ago the call was nobody knows, so the target's memory proves nothing.
+            memory = replace(memory, key_lifetime=timedelta(0))
         return judge(doubt, memory, now=self._now, call_deadline=call_deadline)
 
-    def _put_back(self, key: int, delivery: DeliveryId, lane: Lane, due_at: datetime | None) -> None:
-        self._connection.execute(_SQL.set_due, (_millis(due_at), delivery))
+    def _past(self, millis: int | None) -> datetime | None:
+        """A moment that was written; now, where a clock that was set back puts it into the future: what waits, waits anew."""
+        return None if millis is None else min(from_millis(millis), self._now)
+
+    def _put_back(self, key: int, delivery: DeliveryId, lane: Lane, due_at: datetime | None, doubt: Doubt) -> None:
+        row = (_millis(due_at), _millis(doubt.last_sent_at), _millis(doubt.last_denied_at), delivery)
+        self._connection.execute(_SQL.put_back, row)
         self._advance(key, lane.id)
 
     def _park_unsent(self, key: int, delivery: DeliveryId, lane: Lane, event: Event, error: RejectedError) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,12 +13,12 @@ from state import estates
 from state.engine import connect_writer
 from state.migrations import migrate, shipped
 from state.model.clock import to_millis
-from state.model.delivery import OrderMode
-from state.outbox import bring_dues_near
+from state.model.delivery import OrderMode, TargetMemory, Verdict
+from state.outbox import Lane, Outbox, bring_dues_near
 from state.testing import NOON
 from tests.stores.test_outbox import ESTATE, a_lane, an_event, check_invariants, claim, owe, settle
 
-MANY = 2_000
+MANY = 500
 MINUTE = timedelta(minutes=1)
 
 
@@ -30,6 +30,16 @@ def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     estates.adopt(connection, ESTATE, now=0)
     yield connection
     connection.close()
+
+
+def in_doubt(connection: sqlite3.Connection, *, sent_at: datetime) -> Lane:
+    """A lane whose one delivery is in doubt since a call at `sent_at`, by the clock of then."""
+    lane = a_lane(connection)
+    owe(connection, lane, an_event("K", 1), now=NOON - timedelta(days=3650))
+    claim(connection, lane, now=sent_at)
+    with Outbox(connection, now=sent_at) as outbox:
+        outbox.recover(lambda _: False)
+    return lane
 
 
 def steps(connection: sqlite3.Connection, action: Callable[[], object]) -> int:
@@ -59,3 +69,42 @@ def test_looking_for_dues_out_of_reach_does_not_read_every_key(connection: sqlit
     lane = a_lane(connection)
     owe(connection, lane, *[an_event(f"K{number}", number) for number in range(MANY)])
     assert steps(connection, lambda: bring_dues_near(connection, now=NOON, longest=MINUTE)) < 3
+
+
+def test_a_doubt_from_a_future_that_a_clock_made_up_is_asked_for_all_the_same(connection: sqlite3.Connection) -> None:
+    lane = in_doubt(connection, sent_at=NOON + timedelta(days=3650))
+    memory = TargetMemory(lands_within=MINUTE, can_probe=True)
+    bring_dues_near(connection, now=NOON, longest=MINUTE)
+    assert claim(connection, lane, memory=memory) == [], "the call may still land, counted from now"
+    (asked,) = claim(connection, lane, memory=memory, now=NOON + MINUTE)
+    assert asked.verdict is Verdict.PROBE
+    check_invariants(connection)
+
+
+def test_a_clock_that_was_set_back_does_not_renew_the_targets_memory(connection: sqlite3.Connection) -> None:
+    lane = in_doubt(connection, sent_at=NOON)
+    memory = TargetMemory(key_lifetime=timedelta(hours=1), can_probe=True)
+    yesterday = NOON - timedelta(days=1)
+    bring_dues_near(connection, now=yesterday, longest=MINUTE)
+    (asked,) = claim(connection, lane, memory=memory, now=yesterday)
+    assert asked.verdict is Verdict.PROBE
+
+
+def test_a_clock_that_was_set_back_leaves_a_doubt_that_cannot_be_asked_to_a_person(
+    connection: sqlite3.Connection,
+) -> None:
+    lane = in_doubt(connection, sent_at=NOON)
+    memory = TargetMemory(key_lifetime=timedelta(hours=1))
+    yesterday = NOON - timedelta(days=1)
+    bring_dues_near(connection, now=yesterday, longest=MINUTE)
+    assert claim(connection, lane, memory=memory, now=yesterday) == []
+    assert connection.execute("SELECT state FROM key_queues").fetchall() == [("blocked",)]
+
+
+def test_a_clock_that_is_corrected_by_a_second_changes_no_verdict(connection: sqlite3.Connection) -> None:
+    lane = in_doubt(connection, sent_at=NOON)
+    earlier = NOON - timedelta(seconds=1)
+    memory = TargetMemory(key_lifetime=timedelta(hours=1))
+    bring_dues_near(connection, now=earlier, longest=timedelta(0))
+    (again,) = claim(connection, lane, memory=memory, now=earlier)
+    assert again.verdict is Verdict.RESEND

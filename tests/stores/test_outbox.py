@@ -444,3 +444,18 @@ def _data(event: Event) -> bytes:
 def test_a_fence_only_rises(connection: sqlite3.Connection) -> None:
     assert next_fence(connection) < next_fence(connection)
     assert Fence(2) == connection.execute("SELECT value FROM counters WHERE name = 'fence'").fetchone()[0]
+
+
+def test_what_waited_for_a_person_is_judged_again_when_the_target_is_given_a_memory(
+    connection: sqlite3.Connection,
+) -> None:
+    lane = a_lane(connection)
+    owe(connection, lane, an_event("PO-1", 1))
+    claim(connection, lane)
+    with Outbox(connection, now=NOON) as outbox:
+        outbox.recover(lambda fence: False)
+    assert claim(connection, lane) == []
+    with Outbox(connection, now=NOON) as outbox:
+        outbox.reconsider()
+    check_invariants(connection)
+    assert [one.verdict for one in claim(connection, lane, memory=REMEMBERS)] == [Verdict.RESEND]

@@ -89,6 +89,9 @@ UPDATE deliveries
  WHERE id = ? AND fence = ? AND state = 'inflight'
 RETURNING key_id;
 
+-- :name put_back
+UPDATE deliveries SET due_at = ?, last_sent_at = ?, last_denied_at = ? WHERE id = ?;
+
 -- :name set_due
 UPDATE deliveries SET due_at = ? WHERE id = ?;
 
@@ -136,6 +139,9 @@ UPDATE lanes SET alike = alike + ?, different = different + ? WHERE id = ?;
 
 -- :name list_inflight
 SELECT id, fence, key_id, lane_id, first_sent_at, outcome FROM deliveries WHERE state = 'inflight';
+
+-- :name list_waiting_for_a_person
+SELECT id, key_id, lane_id FROM deliveries WHERE state = 'in_doubt' AND due_at IS NULL;
 
 -- :name doubt
 UPDATE deliveries
