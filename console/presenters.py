@@ -78,7 +78,7 @@ def lanes(now: datetime) -> Listing:
             Column(title="TARGET", value=lambda lane: lane.target + (" (shadow)" if lane.shadow_of else "")),
             Column(title="STATE", value=lane_state),
             _number("BACKLOG", lambda lane: lane.backlog),
-            Column(title="WAITS", value=lambda lane: age(lane.due_since, now), is_number=True),
+            _number("WAITS", lambda lane: age(lane.due_since, now)),
             _number("DOUBT", lambda lane: lane.in_doubt),
             _number("PARKED", lambda lane: lane.parked),
             _number("DONE", lambda lane: lane.delivered),
@@ -99,7 +99,7 @@ def flows(now: datetime) -> Listing:
             _number("BACKLOG", lambda flow: flow.backlog),
             _number("PARKED", lambda flow: flow.parked),
             _number("DONE", lambda flow: flow.delivered),
-            Column(title="READ AGO", value=lambda flow: age(flow.last_batch_at, now), is_number=True),
+            _number("READ AGO", lambda flow: age(flow.last_batch_at, now)),
             Column(title="SOURCE", value=lambda flow: flow.source),
             Column(title="TARGETS", value=lambda flow: flow.targets),
             Column(title="OWNER", value=lambda flow: flow.owner),
@@ -121,7 +121,7 @@ def _number(title: str, value: Callable[[Any], object]) -> Column:
 
 EVENTS: Final = Listing(
     columns=(
-        Column(title="SEQ", value=lambda event: event.seq, is_number=True),
+        _number("SEQ", lambda event: event.seq),
         Column(title="RECORDED", value=lambda event: event.recorded_at),
         Column(title="FLOW", value=lambda event: event.flow),
         Column(title="OP", value=lambda event: event.op),
@@ -175,7 +175,7 @@ IN_DOUBT: Final = Listing(
 
 AUDIT: Final = Listing(
     columns=(
-        Column(title="SEQ", value=lambda entry: entry.seq, is_number=True),
+        _number("SEQ", lambda entry: entry.seq),
         Column(title="AT", value=lambda entry: entry.at),
         Column(title="ACTOR", value=lambda entry: entry.actor),
         Column(title="ACTION", value=lambda entry: entry.action),

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel
 
 from agent.estate.compiled import CompiledFlow, compile_flow
-from agent.estate.connections import Connection
+from agent.estate.connections import Connection, End
 from agent.estate.contract_fields import check_fields
 from agent.estate.findings import Finding, Severity, in_order
 from agent.estate.load import Loaded, load
@@ -24,7 +24,6 @@ from agent.mapping import Problem
 from agent.suggestion import suggestion
 from state.model.canonical.registry import ENTITIES
 from state.model.delivery import OrderMode
-from state.model.errors import ConfigError
 from state.model.estate import Estate, FlowSpec
 from state.model.event import Op
 from state.model.money import currency_code
@@ -41,7 +40,8 @@ def check(folder: FilePath) -> list[Finding]:
         checked = [_FlowCheck(folder, loaded, estate, flow) for flow in estate.flows.values()]
         for one in checked:
             findings += one.findings()
-        findings += _between_flows(loaded, estate, checked)
+        findings += _order_between_flows(loaded, estate)
+        findings += _same_files(checked, estate)
     return in_order(findings)
 
 
@@ -83,7 +83,7 @@ class _FlowCheck:
         """Everything that concerns this flow alone."""
         problems: list[Problem] = []
         flow = compile_flow(self._estate, self.spec, problems)
-        found = [self._located(problem.path[1:], problem.error) for problem in self._known(problems)]
+        found = [self.file.finding_inside(problem.path[1:], problem.error) for problem in self._known(problems)]
         found += self._contract_findings()
         found += self._connection_findings()
         found += self._order_findings()
@@ -97,9 +97,6 @@ class _FlowCheck:
         if len(self._loaded.site_files) == len(self._estate.sites):
             return list(problems)
         return [problem for problem in problems if problem.error.code != "unknown-system"]
-
-    def _located(self, path: Path, error: ConfigError) -> Finding:
-        return self.file.finding_inside(path, error)
 
     def _contract_findings(self) -> Iterator[Finding]:
         kind = ENTITIES.get(self.spec.contract)
@@ -124,13 +121,13 @@ class _FlowCheck:
                 found += sink.check()[1]
         return found
 
-    def _connection(self, end: str, reference: str, own: dict[str, object], path: Path) -> Connection | None:
+    def _connection(self, end: End, reference: str, own: dict[str, object], path: Path) -> Connection | None:
         resolved = self._estate.resolve(reference)
         if resolved is None:
             return None
         site, system = resolved
         return Connection(
-            end="source" if end == "source" else "sink",
+            end=end,
             system=self._estate.system(site, system),
             own=own,
             file=self.file,
@@ -182,11 +179,6 @@ class _FlowCheck:
             ]
         sample = Sample(folder=self._folder, estate=self._estate, flow=flow, file=self.file, settings=settings)
         return sample.check()
-
-
-def _between_flows(loaded: Loaded, estate: Estate, checked: list[_FlowCheck]) -> Iterator[Finding]:
-    yield from _order_between_flows(loaded, estate)
-    yield from _same_files(checked, estate)
 
 
 def _order_between_flows(loaded: Loaded, estate: Estate) -> Iterator[Finding]:

@@ -9,7 +9,9 @@ from typing import Final
 
 from watchfiles import awatch
 
-FOLDERS: Final = ("sites", "flows", "partners", "contracts", "workflows", "calendars", "master", "samples")
+from agent.estate.load import LATER_FOLDERS
+
+FOLDERS: Final = ("sites", "flows", "samples", *LATER_FOLDERS)
 _LOOK_AGAIN_MS: Final = 15_000
 _QUIET_MS: Final = 400
 """An edit is read when the folder was quiet this long, so that a checkout of many files is read once."""

@@ -212,9 +212,9 @@ class _Builder:
             case SequenceNode() if str(node.tag) == f"{_TAG}seq":
                 return [self.build(one, (*path, number), _mark(one)) for number, one in enumerate(node.value)]
             case ScalarNode():
-                return self._scalar(node, path)
+                return self._scalar(node)
             case _:
-                return self._refuse_tag(node, path)
+                return self._refuse_tag(node)
 
     def _object(self, node: MappingNode, path: Path) -> dict[str, Any]:
         made: dict[str, Any] = {}
@@ -238,7 +238,7 @@ class _Builder:
             return None
         return name
 
-    def _scalar(self, node: ScalarNode, path: Path) -> Any:
+    def _scalar(self, node: ScalarNode) -> Any:
         text = str(node.value)
         match str(node.tag).removeprefix(_TAG):
             case "str" | "timestamp":
@@ -256,9 +256,9 @@ class _Builder:
                 self._add(node, f"{shown(text)} may be read in several ways", hint, "unclear-number")
                 return text
             case _:
-                return self._refuse_tag(node, path)
+                return self._refuse_tag(node)
 
-    def _refuse_tag(self, node: Node, _: Path) -> None:
+    def _refuse_tag(self, node: Node) -> None:
         self._add(node, f"the tag {shown(str(node.tag))} is not used here", "remove it", "tag")
 
     def _add(self, node: Node, message: str, hint: str, code: str) -> None:

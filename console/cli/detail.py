@@ -32,11 +32,10 @@ def show_event(event: EventDetail, output: Output) -> None:
     for line in json.dumps(event.data, indent=2, ensure_ascii=False).splitlines():
         output.line(f"  {line}")
     for delivery in event.history:
-        show_delivery(delivery, output)
+        _show_delivery(delivery, output)
 
 
-def show_delivery(delivery: DeliveryDetail, output: Output) -> None:
-    """A delivery, and each try that went other than well."""
+def _show_delivery(delivery: DeliveryDetail, output: Output) -> None:
     output.line(f"delivery {delivery.delivery} to {delivery.target}: {delivery.state}")
     output.facts({f"  {name}": value for name, value in _facts(delivery).items() if name not in {"delivery", "target"}})
     _show_tries(delivery.tries, output)
