@@ -8,7 +8,7 @@ from typing import Final
 
 from bench.bare import BareSqlite, open_bare
 from bench.estate import BATCH, FLOW, drop, write_estate
-from bench.orders import orders
+from bench.orders import numbered, orders
 from bench.rounds import interleaved, stopwatch
 from bench.row import Aim, Figure, Row
 from bench.site import OpenSite, open_site
@@ -37,7 +37,8 @@ async def measure(folder: Path) -> list[Row]:
 
 async def _take(site: OpenSite) -> float:
     payloads = orders(_ORDERS)
-    drop(site.home / "orders", payloads[0][10:21].decode(), payloads)
+    first, _ = next(numbered(payloads))
+    drop(site.home / "orders", f"orders-from-{first}", payloads)
     source, intake = site.source(FLOW), site.intake(FLOW)
     before = await site.count_events()
     with stopwatch() as watch:
