@@ -275,7 +275,8 @@ class Outbox:
         waiting = self._connection.execute(_SQL.list_waiting_for_a_person).fetchall()
         for delivery, key, lane in waiting:
             self._connection.execute(_SQL.set_due, (self._millis, delivery))
-            self._advance(key, lane)
+            if not self._is_busy(key, self._mode(lane)):
+                self._advance(key, lane)
 
     def compare(self, event: Event, lane: Lane) -> None:
         """Compare the flow's shadows of `event` with what they shadow, once both have ended: payload and outcome."""

@@ -108,3 +108,24 @@ def test_a_clock_that_is_corrected_by_a_second_changes_no_verdict(connection: sq
     bring_dues_near(connection, now=earlier, longest=timedelta(0))
     (again,) = claim(connection, lane, memory=memory, now=earlier)
     assert again.verdict is Verdict.RESEND
+
+
+def test_judging_again_what_waits_for_a_person_leaves_a_key_alone_that_is_in_flight(
+    connection: sqlite3.Connection,
+) -> None:
+    lane = a_lane(connection, OrderMode.ANY)
+    owe(connection, lane, an_event("K", 1))
+    claim(connection, lane)
+    with Outbox(connection, now=NOON) as outbox:
+        outbox.recover(lambda _: False)
+    assert claim(connection, lane) == []
+    owe(connection, lane, an_event("K", 2))
+    (under_way,) = claim(connection, lane)
+    with Outbox(connection, now=NOON) as outbox:
+        outbox.reconsider()
+    memory = TargetMemory(can_probe=True)
+    assert claim(connection, lane, memory=memory) == []
+    settle(connection, under_way)
+    (asked,) = claim(connection, lane, memory=memory)
+    assert asked.verdict is Verdict.PROBE
+    check_invariants(connection)
