@@ -97,6 +97,7 @@ class _Turn:
     claims: Sequence[Claim] = ()
     answers: Sequence[Answer] = ()
     next_due: datetime | None = None
+    is_more_due: bool = False
     settled: int = 0
     parked: list[tuple[Claim, RejectedError]] = field(default_factory=list)
     failed: list[DeliveryId] = field(default_factory=list)
@@ -194,6 +195,8 @@ class TargetRelay:
             self._shares.charge(turn.lane, len(turn.claims))
         if last.claims:
             self._report(turn)
+        if turn.is_more_due:
+            self.wake()  # the other slots may have found nothing when this one held all that was due
         if not may_claim:
             turn.next_due = self._breaker.next_try
         return turn
@@ -221,6 +224,7 @@ class TargetRelay:
             for lane in order:
                 if not turn.claims and is_due(connection, lane.id, now=now):
                     self._claim(connection, outbox, lane, turn, most or self._terms.limits.batch)
+        turn.is_more_due = bool(turn.claims) and any(is_due(connection, lane.id, now=now) for lane in order)
         if not turn.claims:
             dues = [due for lane in order if (due := next_due(connection, lane.id)) is not None]
             turn.next_due = min(dues, default=None)
