@@ -155,7 +155,7 @@ class ControlClient:
         return self._answer("GET", "/metrics").decode()
 
     def reload(self) -> Reloaded:
-        """Have the agent read its estate folder again now."""
+        """Have the agent read its estate folder again now. Raises `InDoubtError` where it was asked and gave no answer."""
         return self._parse(Reloaded, self._answer("POST", "/v1/estate/reload"))
 
     def _get(self, model: type[Model], path: str, **query: str | int | None) -> Model:
@@ -172,8 +172,10 @@ class ControlClient:
 
     def _exchange(self, method: str, target: str, *, deadline: float | None = None) -> tuple[int, bytes]:
         connection = HTTPConnection("distctl")
+        may_have_changed = False
         try:
             connection.sock = connect(self.path, timeout=self._deadline if deadline is None else deadline)
+            may_have_changed = method != "GET"
             connection.request(method, target, headers={"Connection": "close"})
             response = connection.getresponse()
             body = response.read(_LARGEST_ANSWER)
@@ -181,7 +183,7 @@ class ControlClient:
                 raise IncompleteRead(body)
             return response.status, body
         except (OSError, HTTPException) as error:
-            raise _not_connected(self.path, error) from error
+            raise (_in_doubt if may_have_changed else _not_connected)(self.path, error) from error
         finally:
             connection.close()
 
@@ -227,7 +229,14 @@ def _not_connected(path: Path, error: Exception) -> NotConnectedError:
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
         hint = "Is the agent running? Start it with `distctl agent run`, or name its --data folder or --socket"
         return NotConnectedError(f"no agent answers at {path}", hint=hint, code="no-agent")
+    return NotConnectedError(_silence(path, error), hint="look at its log", code="agent-silent")
+
+
+def _in_doubt(path: Path, error: Exception) -> InDoubtError:
+    hint = "it may have done what it was asked to: look at `distctl audit list` and its log before asking again"
+    return InDoubtError(_silence(path, error), hint=hint, code="agent-silent")
+
+
+def _silence(path: Path, error: Exception) -> str:
     reason = "it took too long" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-    return NotConnectedError(
-        f"the agent at {path} did not answer: {reason}", hint="look at its log", code="agent-silent"
-    )
+    return f"the agent at {path} did not answer: {reason}"

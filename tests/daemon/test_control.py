@@ -357,6 +357,15 @@ def test_an_answer_that_breaks_off_is_no_answer(tmp_path: Path) -> None:
         ControlClient(path).status()
 
 
+def test_a_change_without_an_answer_is_in_doubt_and_a_question_is_not(tmp_path: Path) -> None:
+    with answering(tmp_path / "change.sock") as path, pytest.raises(InDoubtError, match="did not answer"):
+        ControlClient(path).reload()
+    with answering(tmp_path / "question.sock") as path, pytest.raises(NotConnectedError, match="did not answer"):
+        ControlClient(path).status()
+    with pytest.raises(NotConnectedError, match="no agent answers"):
+        ControlClient(tmp_path / "nobody.sock").reload()
+
+
 def test_the_audit_may_take_longer_to_verify_than_other_answers(tmp_path: Path) -> None:
     @dataclass(slots=True, kw_only=True)
     class SlowDesk(WrittenDesk):
