@@ -171,10 +171,8 @@ class UnitPrice:
         return _computed(_COMMERCIAL.quantize(cost, _ONE_MINOR[self.currency]), self.currency)
 
 
-_read_money: Final = remembered_pairs(Money.of, "amount", "currency")
-_read_price: Final = remembered_pairs(
-    lambda amount, currency: UnitPrice(amount=exact(amount), currency=currency), "amount", "currency"
-)
+_read_money: Final = remembered_pairs(Money, "amount", "currency")
+_read_price: Final = remembered_pairs(UnitPrice, "amount", "currency")
 
 
 def total_of(amounts: Iterable[Money], currency: str) -> Money:

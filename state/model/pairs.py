@@ -12,14 +12,17 @@ from state.model.scalars import INTEGER_DIGITS, REMEMBERED
 _LIMIT = 10**INTEGER_DIGITS
 
 
-def remembered_pairs(make: Callable[[str, str], object], number: str, unit: str) -> Callable[[object], object]:
-    """A reading that comes before pydantic's: `{number: "12", unit: "EA"}` becomes what `make("12", "EA")` gives.
+def remembered_pairs(kind: Callable[..., object], number: str, unit: str) -> Callable[[object], object]:
+    """A reading that comes before pydantic's: `{number: "12", unit: "EA"}` becomes `Quantity(value="12", unit="EA")`.
 
-    Everything else, and what `make` refuses, is handed on as it came: pydantic reads it in full and names what is wrong.
+    Everything else, and what `kind` refuses, is handed on as it came: pydantic reads it in full and names what is wrong.
     What is remembered has two texts as its key, and only `str` itself is one: as keys 1, 1.0, 1.00 and True would be one, and
     so would a text and a word of an enum. A decimal is known by its digits.
     """
-    known = lru_cache(maxsize=REMEMBERED)(make)
+
+    @lru_cache(maxsize=REMEMBERED)
+    def known(first: str, second: str) -> object:
+        return kind(**{number: first, unit: second})
 
     def read(value: object) -> object:
         if type(value) is not dict or len(value) != 2:

@@ -210,7 +210,7 @@ class Quantity:
         return Quantity(value=self.value, unit=self.unit, base_value=base, base_unit=base_unit, pack_factor=factor)
 
 
-_read_pair: Final = remembered_pairs(Quantity.of, "value", "unit")
+_read_pair: Final = remembered_pairs(Quantity, "value", "unit")
 
 
 def _settle_base(quantity: Quantity) -> None:

@@ -4,7 +4,7 @@ Each function takes what a codec or a mapping hands over, returns the canonical 
 and cure. Nothing is guessed or trimmed: what is accepted can be written and read back as the same value. Each has a type of
 the same meaning for the fields of an entity (`exact` / `Exact`).
 
-Texts of decimals and days come again and again, so what they were read as is remembered. Only texts are: as a key, 1 is True.
+Texts of days come again and again, so what they were read as is remembered; numbers are with their units, in `pairs`.
 """
 
 from __future__ import annotations
@@ -76,12 +76,16 @@ def exact(value: object) -> Decimal:
     Floats and booleans are refused, so are `1_000`, `1,5` and digits that are not ASCII. Minus zero reads as zero.
     """
     if isinstance(value, str):
-        return _exact_of_text(value)
-    if isinstance(value, Decimal):
-        return _without_sign_of_zero(_bounded(value))
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _EXACT_LIMIT:
-        return Decimal(value)
-    raise _not_exact(value)
+        if not _DECIMAL.fullmatch(value):
+            raise _not_exact(value)
+        number = Decimal(value)
+    elif isinstance(value, Decimal):
+        number = _bounded(value)
+    elif isinstance(value, int) and not isinstance(value, bool) and abs(value) < _EXACT_LIMIT:
+        number = Decimal(value)
+    else:
+        raise _not_exact(value)
+    return number or number.copy_abs()
 
 
 def positive(value: object) -> Decimal:
@@ -200,17 +204,6 @@ def free_json(value: object) -> dict[str, JsonValue]:
     if not isinstance(value, Mapping):
         raise broken("an object is needed", value, hint="Put each unknown value under a name", code="bad-ext")
     return _copied_fields(value, 1, iter(range(EXT_VALUES)))
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _exact_of_text(text: str) -> Decimal:
-    if _DECIMAL.fullmatch(text):
-        return _without_sign_of_zero(Decimal(text))
-    raise _not_exact(text)
-
-
-def _without_sign_of_zero(number: Decimal) -> Decimal:
-    return number or number.copy_abs()
 
 
 def _bounded(number: Decimal) -> Decimal:
