@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from functools import cached_property
 from typing import Final
@@ -13,6 +14,7 @@ from state.model.event import Event
 from state.model.ids import EstateHash
 from state.outbox import Lane
 
+_log = logging.getLogger("distctl.rendering")
 _KEPT: Final = 16
 
 
@@ -39,9 +41,9 @@ class Renderer:
             found = self._estate(connection, event.estate).lanes.get((lane.flow, lane.target))
         except RejectedError:
             raise
-        except DistctlError as error:
+        except (DistctlError, ValueError) as error:  # a ValueError: a document that this version reads otherwise
             raise RejectedError(
-                f"the estate {event.estate} that routes this event cannot be used: {error.message}",
+                f"the estate {event.estate} that routes this event cannot be used: {error}",
                 rule="an event is routed by the estate it carries",
                 hint="keep the version of distctl that wrote it until its lanes are settled",
                 code="estate",
@@ -53,7 +55,7 @@ class Renderer:
                 hint="this is a fault of distctl: keep the store and report it",
                 code="estate",
             )
-        return found.render(event)
+        return _rendered(found, event)
 
     def _estate(self, connection: sqlite3.Connection, estate_hash: EstateHash) -> _Indexed:
         known = self._known.get(estate_hash)
@@ -63,3 +65,18 @@ class Renderer:
                 self._known.pop(next(iter(self._known)))
             self._known[estate_hash] = known
         return known
+
+
+def _rendered(lane: CompiledLane, event: Event) -> bytes:
+    try:
+        return lane.render(event)
+    except RejectedError:
+        raise
+    except Exception as error:  # our own fault, and yet one bad record never stops a lane
+        _log.exception("the mapping of %s to %s failed by our own fault", lane.flow, lane.name)
+        raise RejectedError(
+            f"the mapping of {lane.flow} to {lane.name} failed ({type(error).__name__})",
+            rule="a mapping makes JSON or says why it cannot",
+            hint="this is a fault of distctl: the log has the details; correct the mapping or report it, then replay",
+            code="mapping-fault",
+        ) from error

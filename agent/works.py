@@ -31,7 +31,7 @@ from connectors.base import Sink, Source, Surroundings
 from state import estates
 from state.database import Database
 from state.model.clock import Clock
-from state.model.errors import ConfigError
+from state.model.errors import ConfigError, DistctlError
 from state.model.estate import Estate, SystemSpec, TargetSpec
 from state.outbox import Lane, ensure_lane, list_lanes
 
@@ -60,6 +60,7 @@ class _Leg:
     lane: Lane
     system: SystemSpec
     target: TargetSpec
+    is_in_force: bool = True
 
 
 class Works:
@@ -69,6 +70,7 @@ class Works:
         self._ground = ground
         self._compiled = compiled
         self._closing = AsyncExitStack()
+        self._stranded: list[str] = []
         self._relays = {name: self._relay(name, of_target) for name, of_target in _by_target(legs).items()}
         self._intakes = [self._intake(flow, legs) for flow in self._local_flows()]
 
@@ -79,8 +81,9 @@ class Works:
 
     @property
     def troubles(self) -> list[str]:
-        """The sources that cannot be read at the moment, one sentence each."""
-        return [f"{intake.name} cannot be read: {intake.trouble}" for intake in self._intakes if intake.trouble]
+        """The sources that cannot be read at the moment and the lanes that nobody can work, one sentence each."""
+        unread = [f"{intake.name} cannot be read: {intake.trouble}" for intake in self._intakes if intake.trouble]
+        return unread + self._stranded
 
     async def run(self, ending: asyncio.Event) -> None:
         """Run until `ending`; then finish what is under way and let go of every connection."""
@@ -131,7 +134,7 @@ class Works:
                 weights=self._compiled.estate.settings.tier_weights,
             ),
             database=ground.database,
-            lanes=[self._open(leg) for leg in legs],
+            lanes=[opened for leg in legs if (opened := self._open_if_it_can_be(leg)) is not None],
             render=Renderer(self._compiled).render,
             leases=ground.leases,
             clock=ground.clock,
@@ -144,6 +147,18 @@ class Works:
             ],
             on_turn=self._count_turn,
         )
+
+    def _open_if_it_can_be(self, leg: _Leg) -> OpenLane | None:
+        """A lane of an earlier estate may not fit what its system has become: what it owes waits, and the others go on."""
+        if leg.is_in_force:
+            return self._open(leg)
+        try:
+            return self._open(leg)
+        except (DistctlError, ValueError) as error:
+            trouble = f"lane {leg.lane.flow} to {leg.lane.target} left the estate and cannot be worked: {error}"
+            _log.error("%s", trouble)
+            self._stranded.append(trouble)
+            return None
 
     def _open(self, leg: _Leg) -> OpenLane:
         sink, can_probe = _open_sink(self._ground, f"{leg.lane.flow}@{leg.lane.target}", leg.system, leg.target)
@@ -212,16 +227,20 @@ def _legs(estate: Estate, site: str, connection: sqlite3.Connection) -> list[_Le
             in_force.append(_Leg(lane, _system(lane.target, estate), target))
         elif (old := estates.of_lane(connection, lane.id)) is not None and (target := _target(old, lane)) is not None:
             _log.info("lane %s to %s left the estate and is worked until it owes nothing", lane.flow, lane.target)
-            earlier.append(_Leg(lane, _system(lane.target, estate, old), target))
+            earlier.append(_Leg(lane, _system(lane.target, estate, old), target, is_in_force=False))
     return earlier + in_force
 
 
 def _system(target: str, *preferred: Estate) -> SystemSpec:
-    """How a target is reached: by the first estate that still has it, so that a new address serves old work."""
+    """How a target is reached: by the first estate that still has it, so that a new address serves old work.
+
+    A system that is reached in another way by now is no new address: old work goes the old way.
+    """
     site, _, name = target.partition("/")
-    return next(
+    known = [
         one.sites[site].systems[name] for one in preferred if site in one.sites and name in one.sites[site].systems
-    )
+    ]
+    return next(system for system in known if system.connector == known[-1].connector)
 
 
 def _target(estate: Estate, lane: Lane) -> TargetSpec | None:

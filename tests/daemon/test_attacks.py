@@ -5,22 +5,49 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from agent.breaker import Breaker
+from agent.crash_points import ignore
+from agent.estate.compiled import CompiledEstate, compile_estate
+from agent.leases import Leases
+from agent.raw_archive import RawArchive
+from agent.rendering import Renderer
+from agent.telemetry import Telemetry
+from agent.works import Ground, open_lanes, open_works
 from connectors.base import Found, NotFound, Outcome, Parcel
-from state.model.delivery import OutcomeKind, TargetMemory
-from state.model.errors import DistctlError, InDoubtError, NotConnectedError, TransientError
-from state.model.estate import LimitSpec
+from state import estates, inbox
+from state.database import Database
+from state.inbox import Arrival
+from state.model.clock import to_millis
+from state.model.delivery import OrderMode, OutcomeKind, TargetMemory
+from state.model.errors import DistctlError, InDoubtError, NotConnectedError, RejectedError, TransientError
+from state.model.estate import Estate, LimitSpec
+from state.model.ids import LaneId
 from state.model.retry import RetryPolicy
-from state.testing import NOON
-from tests.daemon.test_relay import ACCEPTED, QUICK, always, an_event, first, running
+from state.outbox import Lane, Outbox, Owed, list_lanes
+from state.testing import NOON, temporary_database
+from tests.daemon.test_estate_compiled import FLOW
+from tests.daemon.test_relay import ACCEPTED, CLOCK, QUICK, always, an_event, first, running
 
+A_LANE = Lane(
+    id=LaneId(1),
+    flow="reco",
+    target="n/erp",
+    target_id=1,
+    tier=1,
+    order_mode=OrderMode.STRICT,
+    order_domain="reco",
+    shadow_of=None,
+)
 HALF_A_CHARACTER = os.fsdecode(b"caf\xe9.json")
 
 
@@ -114,3 +141,95 @@ def test_a_trial_given_back_leaves_its_time_as_it_was() -> None:
     assert breaker.lets_through(retry_at)
     breaker.forgo()
     assert breaker.next_try == retry_at
+
+
+def an_estate(*, connector: str = "files", targets: Sequence[Mapping[str, object]], folder: Path) -> CompiledEstate:
+    """A flow from planning to `targets`; `connector` is how the ERP is reached."""
+    reached = (
+        {"folder": str(folder / "erp")} if connector == "files" else {"base_url": "http://127.0.0.1:9", "path": "/"}
+    )
+    systems = {
+        "planning": {"connector": "files", "settings": {"folder": str(folder / "planning")}},
+        "erp": {"connector": connector, "settings": reached},
+        "archive": {"connector": "files", "settings": {"folder": str(folder / "archive")}},
+    }
+    fields = {"id": "string", "sku": "string", "qty": "decimal", "day": "date"}
+    flow = {**FLOW, "source": {"system": "planning", "fields": fields}, "targets": list(targets)}
+    settings = {"name": "acme", "environment": "test", "currency": "EUR"}
+    sites = {"n": {"site": "n", "systems": systems}, "s": {"site": "s", "systems": {"mirror": systems["archive"]}}}
+    return compile_estate(Estate.model_validate({"settings": settings, "sites": sites, "flows": {"reco": flow}}))
+
+
+def the_ground(folder: Path, database: Database) -> Ground:
+    return Ground(
+        site="n",
+        home=folder,
+        database=database,
+        archive=RawArchive(folder / "raw"),
+        leases=Leases(CLOCK),
+        clock=CLOCK,
+        dice=random.Random(1),
+        crash=ignore,
+        telemetry=Telemetry(),
+    )
+
+
+def in_force(compiled: CompiledEstate, connection: sqlite3.Connection) -> None:
+    estates.adopt(connection, compiled.estate, now=to_millis(CLOCK.now()))
+    open_lanes(connection, compiled)
+
+
+def owed_to_the_erp(compiled: CompiledEstate, connection: sqlite3.Connection) -> None:
+    event = replace(an_event("K", 1), flow="reco", estate=compiled.estate.hash)
+    lane = next(lane for lane in list_lanes(connection) if lane.target == "n/erp")
+    (admitted,) = inbox.admit(connection, [Arrival(event)])
+    with Outbox(connection, now=CLOCK.now()) as outbox:
+        outbox.add([Owed(admitted.seq, lane, "K", is_snapshot=True)])
+
+
+async def test_an_old_lane_whose_system_is_reached_in_another_way_by_now_goes_the_old_way(tmp_path: Path) -> None:
+    before = an_estate(targets=[{"system": "n/erp", "settings": {"name": "{key}.json"}}], folder=tmp_path)
+    after = an_estate(connector="http", targets=[{"system": "n/archive"}], folder=tmp_path)
+    (tmp_path / "erp").mkdir()
+    async with temporary_database(tmp_path, now=CLOCK.now()) as database:
+        await database.write(partial(in_force, before))
+        await database.write(partial(owed_to_the_erp, before))
+        await database.write(partial(in_force, after))
+        works = await open_works(the_ground(tmp_path, database), after)
+        ending = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(works.run(ending))
+            async with asyncio.timeout(5):
+                while not list((tmp_path / "erp").glob("*.json")):  # noqa: ASYNC110 - the partner's folder is looked into
+                    await asyncio.sleep(0.01)
+            ending.set()
+        assert set(works.relays) == {"n/erp", "n/archive"}
+
+
+async def test_an_old_lane_that_cannot_be_opened_any_more_stops_no_other(tmp_path: Path) -> None:
+    before = an_estate(targets=[{"system": "n/erp", "settings": {"nmae": "{key}.json"}}], folder=tmp_path)
+    after = an_estate(targets=[{"system": "n/archive"}], folder=tmp_path)
+    async with temporary_database(tmp_path, now=CLOCK.now()) as database:
+        await database.write(partial(in_force, before))
+        await database.write(partial(owed_to_the_erp, before))
+        await database.write(partial(in_force, after))
+        works = await open_works(the_ground(tmp_path, database), after)
+        assert [trouble.partition(":")[0] for trouble in works.troubles] == [
+            "lane reco to n/erp left the estate and cannot be worked"
+        ]
+        ending = asyncio.Event()
+        ending.set()
+        await works.run(ending)
+
+
+async def test_a_mapping_that_makes_no_json_parks_its_record_and_no_other(tmp_path: Path) -> None:
+    mapping = {"fields": {"kind": "record.sku == 'bad' ? dyn(type(1)) : dyn('good')"}}
+    compiled = an_estate(targets=[{"system": "n/erp", "mapping": mapping}], folder=tmp_path)
+    render = Renderer(compiled).render
+    event = replace(an_event("K", 1), flow="reco", estate=compiled.estate.hash)
+    with sqlite3.connect(":memory:") as connection:
+        assert render(connection, A_LANE, replace(event, data=b'{"sku":"fine"}')) == b'{"kind":"good"}'
+        with pytest.raises(RejectedError) as refused:
+            render(connection, A_LANE, replace(event, data=b'{"sku":"bad"}'))
+    connection.close()
+    assert refused.value.code == "mapping-fault"
