@@ -129,3 +129,15 @@ def test_judging_again_what_waits_for_a_person_leaves_a_key_alone_that_is_in_fli
     (asked,) = claim(connection, lane, memory=memory)
     assert asked.verdict is Verdict.PROBE
     check_invariants(connection)
+
+
+def test_a_lane_that_owes_only_behind_the_head_of_another_is_known_to_owe(connection: sqlite3.Connection) -> None:
+    """Otherwise nobody works it once it left the estate, and its key is stuck when the head is settled."""
+    first, second = a_lane(connection, flow="f", domain="orders"), a_lane(connection, flow="g", domain="orders")
+    owe(connection, first, an_event("K", 1))
+    owe(connection, second, an_event("K", 2))
+    assert estates.of_lane(connection, second.id) == ESTATE
+    settle(connection, *claim(connection, first))
+    assert estates.of_lane(connection, first.id) is None
+    settle(connection, *claim(connection, second))
+    assert estates.of_lane(connection, second.id) is None

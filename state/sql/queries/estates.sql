@@ -9,12 +9,13 @@ SELECT document FROM estates WHERE hash = ?;
 SELECT hash FROM estates ORDER BY in_force_at DESC, id DESC LIMIT 1;
 
 -- :name of_lane
--- The estate that the first unsettled delivery of a lane is routed by.
+-- The estate that an unsettled delivery of a lane is routed by. It may stand behind the head of another lane of its order domain.
 SELECT e.document
-  FROM key_queues q
-  JOIN deliveries d ON d.id = q.head
+  FROM lanes l
+  JOIN key_queues q ON q.target_id = l.target_id AND q.order_domain = l.order_domain
+  JOIN deliveries d ON d.key_id = q.id AND d.settled_at IS NULL AND d.lane_id = l.id
   JOIN events ev ON ev.seq = d.event_seq
   JOIN origins o ON o.id = ev.origin_id
   JOIN estates e ON e.id = o.estate_id
- WHERE q.lane_id = ?
+ WHERE l.id = ? AND l.pending + l.inflight + l.in_doubt + l.delayed + l.parked > 0
  LIMIT 1;
