@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Final
 
 from agent.control.client import ControlClient
-from agent.control.endpoint import socket_in
+from agent.control.endpoint import socket_in, store_in
 from state.engine import connect_reader, engine_check, quick_check
 from state.model.clock import from_millis
 from state.model.errors import DistctlError, NotConnectedError
 from state.sqlite_errors import translate
 from state.views import newest_instant
 
-STORE_NAME: Final = "distctl.db"
 _LOW_DISK: Final = 2 * 1024**3
 _NO_DISK: Final = 256 * 1024**2
 _LARGE_WAL: Final = 64 * 1024**2
@@ -149,7 +148,7 @@ def rights(data: Path) -> Result:
 
 def store(data: Path) -> Result:
     """Whether the store is whole and its WAL is of a normal size."""
-    path = data / STORE_NAME
+    path = store_in(data)
     if not path.exists():
         return Result(name="store", grade=Grade.WARNING, text=f"no store yet at {path}", hint="an agent makes it")
     try:
@@ -206,7 +205,7 @@ def _of_data(data: Path) -> Iterator[Result]:
 
 
 def _newest(data: Path | None) -> datetime | None:
-    path = (data or Path()) / STORE_NAME
+    path = store_in(data or Path())
     if data is None or not path.exists():
         return None
     try:

@@ -34,7 +34,7 @@ from connectors.base import Batch, Source, SourceRecord, UnreadableRecord
 from state import audit, checkpoints, dead_letters, inbox
 from state.database import Database
 from state.dead_letters import Letter
-from state.inbox import Arrival, event_type
+from state.inbox import Arrival
 from state.model.canonical.entity import Entity
 from state.model.canonical.reading import parse
 from state.model.canonical.registry import entity_type
@@ -42,7 +42,7 @@ from state.model.canonical.writing import to_json_bytes
 from state.model.clock import Clock, to_millis
 from state.model.errors import NotConnectedError, RejectedError, StoreError, TransientError
 from state.model.estate import Estate
-from state.model.event import Event, Op
+from state.model.event import Event, Op, event_type
 from state.model.ids import event_id
 from state.model.retry import RetryPolicy, honoured
 from state.outbox import Lane, Outbox, Owed
@@ -128,11 +128,10 @@ class Intake:
                 try:
                     await self.read(source, stopping)
                     failures, self.trouble = 0, None
+                    await self._wait(source, stopping)
                 except (NotConnectedError, TransientError, StoreError) as error:
                     failures, self.trouble = failures + 1, error
                     await self._pause(error, failures, stopping)
-                else:
-                    await self._wait(source, stopping)
         finally:
             await source.close()
 
@@ -176,6 +175,9 @@ class Intake:
                 self._accept(batch, made, harvest)
             except RejectedError as error:
                 harvest.letters.append(self._refused(batch, made.rows, error))
+            except Exception as error:  # noqa: BLE001 - our own fault, and yet one bad record never stops a file
+                _log.exception("%s cannot be taken in by our own fault", made.rows[0].place)
+                harvest.letters.append(self._refused(batch, made.rows, _own_fault(error)))
         return harvest
 
     def _documents(self, records: Sequence[SourceRecord | UnreadableRecord]) -> Iterator[Document | Refused]:
@@ -369,6 +371,8 @@ class Intake:
             if not waiting.done():
                 waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
+        if not waiting.cancelled():
+            waiting.result()  # a source that cannot wait is read again after a pause, and not at once for ever
 
 
 def _joined(parts: Sequence[Batch]) -> Batch:
@@ -379,6 +383,15 @@ def _joined(parts: Sequence[Batch]) -> Batch:
         parts[-1],
         records=[record for part in parts for record in part.records],
         remember=[item for part in parts for item in part.remember],
+    )
+
+
+def _own_fault(error: Exception) -> RejectedError:
+    return RejectedError(
+        f"taking it in failed ({type(error).__name__})",
+        rule="a record becomes an event or is refused for a reason",
+        hint="this is a fault of distctl: the log has the details; report it, then replay",
+        code="intake-fault",
     )
 
 

@@ -11,9 +11,8 @@ from typing import Final
 
 import orjson
 
-from state.inbox import event_type
 from state.model.delivery import Claim, DeliveryState
-from state.model.event import Event, Op
+from state.model.event import Event, Op, event_type
 from state.model.ids import outcome_id
 from state.outbox import Lane
 

@@ -19,17 +19,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from os import environ
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from agent import crash_points
 from agent.clock import SystemClock
-from agent.control.endpoint import socket_in
+from agent.control.endpoint import socket_in, store_in
 from agent.control.server import ControlServer
 from agent.control.store_desk import Running, StoreDesk
-from agent.estate.check import check
+from agent.estate.check import load_checked
 from agent.estate.compiled import CompiledEstate, compile_estate
-from agent.estate.findings import Severity
-from agent.estate.load import load
 from agent.estate.watch import watch
 from agent.leases import Leases
 from agent.raw_archive import RawArchive
@@ -45,8 +43,6 @@ from state.model.ids import EstateHash
 from state.outbox import Outbox
 
 _log = logging.getLogger("distctl.agent")
-
-STORE_NAME: Final = "distctl.db"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +65,7 @@ async def run_agent(options: AgentOptions) -> int:
     options.data.mkdir(mode=0o750, parents=True, exist_ok=True)
     crash = crash_points.from_environment(environ)
     fatal: asyncio.Queue[DistctlError] = asyncio.Queue()
-    database = await Database.open(options.data / STORE_NAME, now=clock.now(), crash=crash, on_fatal=fatal.put_nowait)
+    database = await Database.open(store_in(options.data), now=clock.now(), crash=crash, on_fatal=fatal.put_nowait)
     async with database:
         ground = Ground(
             site=options.site,
@@ -259,21 +255,9 @@ def _collect_seldom() -> None:
 
 def _read_estate(folder: Path, site: str) -> CompiledEstate:
     """The estate of a folder, checked and compiled. Raises `ConfigError` for its first mistake, saying how many there are."""
-    findings = [finding for finding in check(folder) if finding.severity is Severity.ERROR]
-    if findings:
-        first = findings[0]
-        more = f" (and {len(findings) - 1} more: distctl check)" if len(findings) > 1 else ""
-        raise ConfigError(
-            first.message + more,
-            file=first.file,
-            line=first.line,
-            column=first.column,
-            hint=first.hint,
-            code=first.code,
-        )
-    estate = load(folder).estate
-    if estate is None or site not in estate.sites:
-        known = ", ".join(estate.sites) if estate else "none"
+    estate = load_checked(folder).raise_first()
+    if site not in estate.sites:
+        known = ", ".join(estate.sites)
         raise ConfigError(
             f"the estate has no site {site!r}", file=str(folder), hint=f"its sites: {known}", code="unknown-site"
         )

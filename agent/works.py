@@ -66,13 +66,14 @@ class _Leg:
 class Works:
     """What runs for one estate in force."""
 
-    def __init__(self, ground: Ground, compiled: CompiledEstate, legs: Sequence[_Leg]) -> None:
+    def __init__(self, ground: Ground, compiled: CompiledEstate, lanes: Sequence[Lane], legs: Sequence[_Leg]) -> None:
+        """`lanes` are all there are: what is owed to another site is kept here; `legs` are those worked here."""
         self._ground = ground
         self._compiled = compiled
         self._closing = AsyncExitStack()
         self._stranded: list[str] = []
         self._relays = {name: self._relay(name, of_target) for name, of_target in _by_target(legs).items()}
-        self._intakes = [self._intake(flow, legs) for flow in self._local_flows()]
+        self._intakes = [self._intake(flow, lanes) for flow in self._local_flows()]
 
     @property
     def relays(self) -> Mapping[str, TargetRelay]:
@@ -108,13 +109,13 @@ class Works:
     def _local_flows(self) -> Iterator[CompiledFlow]:
         return (flow for flow in self._compiled.flows.values() if flow.source.startswith(f"{self._ground.site}/"))
 
-    def _intake(self, flow: CompiledFlow, legs: Iterable[_Leg]) -> Intake:
+    def _intake(self, flow: CompiledFlow, lanes: Iterable[Lane]) -> Intake:
         ground = self._ground
         return Intake(
             flow,
             partial(_open_source, ground, self._compiled.estate, flow),
             estate=self._compiled.estate,
-            lanes={leg.lane.target: leg.lane for leg in legs if leg.lane.flow == flow.spec.flow},
+            lanes={lane.target: lane for lane in lanes if lane.flow == flow.spec.flow},
             database=ground.database,
             archive=ground.archive,
             clock=ground.clock,
@@ -181,8 +182,9 @@ class Works:
 
 async def open_works(ground: Ground, compiled: CompiledEstate) -> Works:
     """The works of `compiled`. Raises `ConfigError` where a connector does not take its settings."""
+    lanes = await ground.database.read(list_lanes)
     legs = await ground.database.read(partial(_legs, compiled.estate, ground.site))
-    return Works(ground, compiled, legs)
+    return Works(ground, compiled, lanes, legs)
 
 
 async def rehearse(ground: Ground, compiled: CompiledEstate) -> None:

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.control.endpoint import socket_in
-from agent.runtime import STORE_NAME
+from agent.control.endpoint import socket_in, store_in
 from connectors.simulators.leash import leashed
 
 DISTCTL: Final = str(Path(sys.executable).with_name("distctl"))
@@ -31,7 +30,7 @@ class AgentProcess:
 
     def delivered(self, flow: str) -> int:
         """How many deliveries of a flow have their outcome."""
-        with closing(sqlite3.connect(f"{(self.data / STORE_NAME).as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"{store_in(self.data).as_uri()}?mode=ro", uri=True)) as connection:
             return int(connection.execute("SELECT sum(delivered) FROM lanes WHERE flow = ?", (flow,)).fetchone()[0])
 
     def resident_megabytes(self) -> float:

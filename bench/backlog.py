@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from agent.runtime import STORE_NAME
+from agent.control.endpoint import store_in
 from bench.estate import FLOW, HOT_FLOW, write_estate
 from bench.filling import fill
 from bench.orders import orders
@@ -66,7 +66,7 @@ async def filled(folder: Path, pending: int) -> Path:
         for flow in (FLOW, HOT_FLOW):
             await site.database.write(partial(_owe, site, site.lane(flow), site.arrivals(flow, orders(1))))
     for flow, letter in ((FLOW, "F"), (HOT_FLOW, "H")):
-        fill(home / "data" / STORE_NAME, flow, pending // 2 - 1, letter=letter)
+        fill(store_in(home / "data"), flow, pending // 2 - 1, letter=letter)
     return home
 
 

@@ -13,13 +13,13 @@ from typing import Any, Final
 import orjson
 
 from agent.clock import SystemClock
+from agent.control.endpoint import store_in
 from agent.crash_points import ignore
 from agent.estate.compiled import CompiledEstate, CompiledFlow, compile_estate
 from agent.estate.load import load
 from agent.intake import Intake, StoredMemory, source_name
 from agent.mapping import Refused
 from agent.raw_archive import RawArchive
-from agent.runtime import STORE_NAME
 from agent.works import open_lanes
 from bench.estate import SITE
 from bench.orders import numbered
@@ -27,12 +27,12 @@ from connectors import registry
 from connectors.base import Source, SourceRecord, Surroundings
 from state import estates
 from state.database import Database
-from state.inbox import Arrival, event_type
+from state.inbox import Arrival
 from state.model.canonical.reading import parse
 from state.model.canonical.writing import to_json_bytes
 from state.model.clock import to_millis
 from state.model.errors import ConfigError, InvariantError
-from state.model.event import Event
+from state.model.event import Event, event_type
 from state.model.ids import event_id, sha256
 from state.outbox import Lane, list_lanes
 
@@ -143,7 +143,7 @@ async def open_site(home: Path, data: Path) -> AsyncIterator[OpenSite]:
     compiled = compile_estate(estate)
     clock = SystemClock()
     data.mkdir(exist_ok=True)
-    async with await Database.open(data / STORE_NAME, now=clock.now()) as database:
+    async with await Database.open(store_in(data), now=clock.now()) as database:
         await database.write(lambda connection: estates.adopt(connection, estate, now=to_millis(clock.now())))
         await database.write(lambda connection: open_lanes(connection, compiled))
         lanes = [lane for lane in await database.read(list_lanes) if lane.target.startswith(f"{SITE}/")]

@@ -17,7 +17,7 @@ import orjson
 from state import trace
 from state.model.clock import from_millis, to_millis
 from state.model.errors import InvariantError, NotFoundError
-from state.model.event import Environment, Event, Op
+from state.model.event import Environment, Event, Op, event_type
 from state.model.ids import EstateHash, EventId, Seq
 from state.queries import load
 
@@ -118,11 +118,6 @@ def event_of(row: Sequence[Any]) -> Event:
         rawref=raw.hex() if raw else "",
         extensions=orjson.loads(extensions) if extensions else {},
     )
-
-
-def event_type(contract: str, op: str) -> str:
-    """The CloudEvents type of an entity's event: `distctl.purchase-order.snapshot`."""
-    return f"distctl.{contract.partition('/')[0]}.{op}"
 
 
 def _last_seq(connection: sqlite3.Connection) -> int:

@@ -36,6 +36,11 @@ def data_folder(site: str) -> Path:
     return state_home() / site
 
 
+def store_in(data: Path) -> Path:
+    """The store of the agent that has its data in `data`."""
+    return data / "distctl.db"
+
+
 def socket_in(data: Path) -> Path:
     """The socket of the agent that has its data in `data`."""
     return data / "control" / "agent.sock"

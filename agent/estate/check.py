@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path as FilePath
 from zoneinfo import ZoneInfo
 
@@ -32,6 +33,11 @@ from state.model.visible import shown
 
 def check(folder: FilePath) -> list[Finding]:
     """All findings of the folder, sorted by place; without an error among them the estate can run."""
+    return load_checked(folder).findings
+
+
+def load_checked(folder: FilePath) -> Loaded:
+    """What the folder holds, with all findings of `check`."""
     loaded = load(folder)
     findings = list(loaded.findings)
     estate = loaded.readable
@@ -42,7 +48,7 @@ def check(folder: FilePath) -> list[Finding]:
             findings += one.findings()
         findings += _order_between_flows(loaded, estate)
         findings += _same_files(checked, estate)
-    return in_order(findings)
+    return replace(loaded, findings=in_order(findings))
 
 
 def _settings_findings(loaded: Loaded, estate: Estate) -> Iterator[Finding]:

@@ -24,7 +24,7 @@ from state.model.canonical.reading import parse
 from state.model.canonical.writing import to_json_bytes, to_record
 from state.model.errors import RejectedError
 from state.model.estate import Estate
-from state.model.event import Event
+from state.model.event import Event, event_type
 from state.model.ids import EstateHash, EventId
 
 RECORDS_LIMIT: Final = 10_000
@@ -124,7 +124,7 @@ class Sample:
         return Event(
             id=EventId("0" * 32),
             source=f"/{self.flow.source}",
-            type=f"distctl.{entity.entity}.{self.flow.spec.op}",
+            type=event_type(self.flow.spec.contract, self.flow.spec.op),
             subject=entity.business_key,
             time=_MOMENT,
             contract=entity.contract(),

@@ -43,6 +43,11 @@ class Environment(StrEnum):
     PRODUCTION = "production"
 
 
+def event_type(contract: str, op: str) -> str:
+    """The CloudEvents type of an entity's event: `distctl.purchase-order.snapshot`."""
+    return f"distctl.{contract.partition('/')[0]}.{op}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """A canonical business fact or command. `data` is the entity as canonical JSON bytes."""

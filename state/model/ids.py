@@ -16,7 +16,6 @@ Seq = NewType("Seq", int)
 
 DeliveryId = NewType("DeliveryId", int)
 LaneId = NewType("LaneId", int)
-KeyId = NewType("KeyId", int)
 EstateHash = NewType("EstateHash", str)
 Fence = NewType("Fence", int)
 """Number of a lease; a settling that carries an older one is refused."""

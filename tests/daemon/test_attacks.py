@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -18,12 +18,13 @@ import pytest
 from agent.breaker import Breaker
 from agent.crash_points import ignore
 from agent.estate.compiled import CompiledEstate, compile_estate
+from agent.intake import Intake
 from agent.leases import Leases
 from agent.raw_archive import RawArchive
 from agent.rendering import Renderer
 from agent.telemetry import Telemetry
 from agent.works import Ground, open_lanes, open_works
-from connectors.base import Found, NotFound, Outcome, Parcel
+from connectors.base import Batch, Found, NotFound, Outcome, Parcel
 from state import estates, inbox
 from state.database import Database
 from state.inbox import Arrival
@@ -48,6 +49,7 @@ A_LANE = Lane(
     order_domain="reco",
     shadow_of=None,
 )
+SOURCE = {"pattern": "*.csv", "format": {"format": "csv"}, "guard": {"kind": "stable-size", "rest": "100ms"}}
 HALF_A_CHARACTER = os.fsdecode(b"caf\xe9.json")
 
 
@@ -154,7 +156,7 @@ def an_estate(*, connector: str = "files", targets: Sequence[Mapping[str, object
         "archive": {"connector": "files", "settings": {"folder": str(folder / "archive")}},
     }
     fields = {"id": "string", "sku": "string", "qty": "decimal", "day": "date"}
-    flow = {**FLOW, "source": {"system": "planning", "fields": fields}, "targets": list(targets)}
+    flow = {**FLOW, "source": {"system": "planning", "fields": fields, "settings": SOURCE}, "targets": list(targets)}
     settings = {"name": "acme", "environment": "test", "currency": "EUR"}
     sites = {"n": {"site": "n", "systems": systems}, "s": {"site": "s", "systems": {"mirror": systems["archive"]}}}
     return compile_estate(Estate.model_validate({"settings": settings, "sites": sites, "flows": {"reco": flow}}))
@@ -233,3 +235,72 @@ async def test_a_mapping_that_makes_no_json_parks_its_record_and_no_other(tmp_pa
             render(connection, A_LANE, replace(event, data=b'{"sku":"bad"}'))
     connection.close()
     assert refused.value.code == "mapping-fault"
+
+
+async def test_what_is_owed_to_another_site_waits_and_holds_up_nothing_here(tmp_path: Path) -> None:
+    compiled = an_estate(targets=[{"system": "n/erp"}, {"system": "s/mirror"}], folder=tmp_path)
+    for folder in ("planning", "erp"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "planning" / "reco.csv").write_text("id,sku,qty,day\nR-1,S-1,12,2026-03-02\n")
+    async with temporary_database(tmp_path, now=CLOCK.now()) as database:
+        await database.write(partial(in_force, compiled))
+        works = await open_works(the_ground(tmp_path, database), compiled)
+        ending = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(works.run(ending))
+            async with asyncio.timeout(5):
+                while not list((tmp_path / "erp").glob("*.json")):  # noqa: ASYNC110 - the partner's folder is looked into
+                    await asyncio.sleep(0.01)
+            ending.set()
+        waiting = await database.read(
+            lambda c: c.execute("SELECT t.name, l.pending FROM lanes l JOIN targets t ON t.id = l.target_id").fetchall()
+        )
+    assert sorted(waiting) == [("n/erp", 0), ("s/mirror", 1)]
+
+
+class SourceThatCannotWait:
+    """Reads nothing, and cannot be waited for: a third party's connector."""
+
+    def __init__(self) -> None:
+        self.readings = 0
+
+    async def read(self) -> AsyncGenerator[Batch, None]:
+        self.readings += 1
+        nothing: tuple[Batch, ...] = ()
+        for batch in nothing:
+            yield batch
+
+    async def settle(self, batch: Batch) -> None:
+        pass
+
+    async def wait(self, longest: timedelta) -> None:
+        raise NotConnectedError("no notices from there")
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_a_source_that_cannot_be_waited_for_is_read_after_a_pause(tmp_path: Path) -> None:
+    compiled = an_estate(targets=[{"system": "n/erp"}], folder=tmp_path)
+    source = SourceThatCannotWait()
+    async with temporary_database(tmp_path, now=CLOCK.now()) as database:
+        ground = the_ground(tmp_path, database)
+        intake = Intake(
+            compiled.flows["reco"],
+            lambda: source,
+            estate=compiled.estate,
+            lanes={},
+            database=database,
+            archive=ground.archive,
+            clock=CLOCK,
+            dice=ground.dice,
+            crash=ignore,
+            on_owed=lambda targets: None,
+            on_read=lambda flow, accepted, refused: None,
+        )
+        stopping = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(intake.run(stopping))
+            await asyncio.sleep(0.2)
+            stopping.set()
+    assert source.readings == 1
