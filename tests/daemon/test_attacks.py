@@ -49,7 +49,7 @@ A_LANE = Lane(
     order_domain="reco",
     shadow_of=None,
 )
-SOURCE = {"pattern": "*.csv", "format": {"format": "csv"}, "guard": {"kind": "stable-size", "rest": "100ms"}}
+SOURCE = {"pattern": "*.csv", "format": {"kind": "csv"}, "guard": {"kind": "stable-size", "rest": "100ms"}}
 HALF_A_CHARACTER = os.fsdecode(b"caf\xe9.json")
 
 
