@@ -18,9 +18,9 @@ from cel_expr_python import cel
 
 from agent.functions import BUILT_IN, DECIMAL, OPERATORS, TEXT_LIMIT, Function, from_digits, to_digits, utc_text
 from agent.shapes import Shape
-from agent.suggestion import suggestion
 from state.model.errors import ConfigError, RejectedError
 from state.model.estate import FieldType
+from state.model.suggestion import suggestion
 from state.model.visible import shown, visible
 
 Scope: TypeAlias = Mapping[str, Any]

@@ -29,7 +29,7 @@ from agent.estate.compiled import CompiledFlow, CompiledLane
 from agent.mapping import Document, Refused
 from agent.raw_archive import RawArchive
 from agent.router import route
-from agent.supervisor import sleep_unless
+from agent.supervisor import sleep_unless, unless
 from connectors.base import Batch, Source, SourceRecord, UnreadableRecord
 from state import audit, checkpoints, dead_letters, inbox
 from state.database import Database
@@ -362,17 +362,7 @@ class Intake:
         await sleep_unless(stopping, pause.total_seconds(), clock=self._clock)
 
     async def _wait(self, source: Source, stopping: asyncio.Event) -> None:
-        waiting = asyncio.ensure_future(source.wait(self._flow.spec.source.every))
-        ending = asyncio.ensure_future(stopping.wait())
-        try:
-            await asyncio.wait({waiting, ending}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            ending.cancel()
-            if not waiting.done():
-                waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-        if not waiting.cancelled():
-            waiting.result()  # a source that cannot wait is read again after a pause, and not at once for ever
+        await unless(stopping, source.wait(self._flow.spec.source.every))
 
 
 def _joined(parts: Sequence[Batch]) -> Batch:

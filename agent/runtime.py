@@ -32,7 +32,7 @@ from agent.estate.watch import watch
 from agent.leases import Leases
 from agent.raw_archive import RawArchive
 from agent.reaper import Reaper
-from agent.supervisor import Forever, first_in, guard, sleep_unless
+from agent.supervisor import Forever, first_in, guard, sleep_unless, unless
 from agent.telemetry import Telemetry, notify_service_manager, start_logging, watchdog_seconds
 from agent.works import Ground, Works, open_lanes, open_works, rehearse
 from state import audit, estates, targets
@@ -193,15 +193,9 @@ class Agent:
             notify_service_manager("WATCHDOG=1")
 
     async def _watch_store(self) -> None:
-        failing = asyncio.ensure_future(self._fatal.get())
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait({failing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if failing.done():
-                raise failing.result()
-        finally:
-            failing.cancel()
-            stopping.cancel()
+        error = await unless(self._stopping, self._fatal.get())
+        if error is not None:
+            raise error
 
     def _guarded(self, tasks: asyncio.TaskGroup, name: str, run: Forever) -> None:
         tasks.create_task(guard(name, run, clock=self._ground.clock, stopping=self._stopping), name=name)

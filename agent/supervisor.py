@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from state.model.clock import Clock
 from state.model.errors import DistctlError, StoreInDoubtError
@@ -20,6 +20,7 @@ _LONGEST_PAUSE: Final = 30.0
 _HEALTHY_AFTER: Final = 60.0
 
 Forever = Callable[[], Awaitable[None]]
+T = TypeVar("T")
 
 
 async def guard(name: str, run: Forever, *, clock: Clock, stopping: asyncio.Event) -> None:
@@ -45,17 +46,23 @@ async def guard(name: str, run: Forever, *, clock: Clock, stopping: asyncio.Even
         pause = min(pause * 2, _LONGEST_PAUSE)
 
 
+async def unless(event: asyncio.Event, awaited: Awaitable[T]) -> T | None:
+    """What `awaited` gives; None, with it cancelled, when `event` is set first."""
+    working = asyncio.ensure_future(awaited)
+    ending = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        ending.cancel()
+        working.cancel()
+        await asyncio.gather(working, ending, return_exceptions=True)
+
+
 async def sleep_unless(event: asyncio.Event, seconds: float, *, clock: Clock) -> bool:
     """Sleep, or return early when `event` is set. Answers whether it is."""
-    if event.is_set():
-        return True
-    waiting = asyncio.ensure_future(event.wait())
-    sleeping = asyncio.ensure_future(clock.sleep(seconds))
-    try:
-        await asyncio.wait({waiting, sleeping}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        waiting.cancel()
-        sleeping.cancel()
+    if not event.is_set():
+        await unless(event, clock.sleep(seconds))
     return event.is_set()
 
 

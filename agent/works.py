@@ -19,6 +19,7 @@ from pathlib import Path
 
 from agent.crash_points import CrashPoint
 from agent.estate.compiled import CompiledEstate, CompiledFlow
+from agent.estate.connections import merged_settings
 from agent.intake import Intake, StoredMemory, source_name
 from agent.leases import Leases
 from agent.raw_archive import RawArchive
@@ -264,7 +265,7 @@ def _open_source(ground: Ground, estate: Estate, flow: CompiledFlow) -> Source:
     connector = registry.find(system.connector)
     if connector.source_settings is None or connector.make_source is None:
         raise ConfigError(f"connector {system.connector} cannot be read from", code="no-source")
-    settings = connector.source_settings.model_validate({**system.settings, **flow.spec.source.settings})
+    settings = connector.source_settings.model_validate(merged_settings(system, flow.spec.source.settings))
     return connector.make_source(settings, _surroundings(ground, source_name(flow), system))
 
 
@@ -273,7 +274,7 @@ def _open_sink(ground: Ground, name: str, system: SystemSpec, target: TargetSpec
     connector = registry.find(system.connector)
     if connector.sink_settings is None or connector.make_sink is None:
         raise ConfigError(f"connector {system.connector} cannot deliver", code="no-sink")
-    settings = connector.sink_settings.model_validate({**system.settings, **target.settings})
+    settings = connector.sink_settings.model_validate(merged_settings(system, target.settings))
     return connector.make_sink(settings, _surroundings(ground, name, system)), connector.can_probe(settings)
 
 

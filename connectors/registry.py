@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -14,6 +13,7 @@ from pydantic import BaseModel
 
 from connectors.base import Sink, Source, Surroundings
 from state.model.errors import ConfigError
+from state.model.suggestion import suggestion
 
 BUILT_IN: Final = {
     "files": "connectors.files.connector:CONNECTOR",
@@ -47,8 +47,7 @@ def find(name: str) -> Connector:
         return _checked(name, getattr(import_module(module), attribute))
     for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
         return _checked(name, point.load())
-    near = get_close_matches(name, names(), n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known connectors: {', '.join(names())}"
+    hint = suggestion(name, names(), otherwise="known connectors:")
     raise ConfigError(f"there is no connector {name!r}", hint=hint, code="unknown-connector")
 
 

@@ -41,16 +41,6 @@ _SQL = load("outbox")
 _ENDED_IN_FLIGHT: Final = "the agent ended while the call was under way"
 _CLOCK_SLACK: Final = timedelta(minutes=1)
 """A clock is set by less than this to be right, and by more because it was wrong."""
-_COUNTED: Final = (
-    DeliveryState.PENDING,
-    DeliveryState.INFLIGHT,
-    DeliveryState.IN_DOUBT,
-    DeliveryState.DELAYED,
-    DeliveryState.PARKED,
-    DeliveryState.DELIVERED,
-    DeliveryState.SUPERSEDED,
-    DeliveryState.DISCARDED,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -450,7 +440,7 @@ class Outbox:
 
     def _count(self) -> None:
         for lane in {lane for lane, _ in self._moved}:
-            self._connection.execute(_SQL.count, (*(self._moved[lane, state] for state in _COUNTED), lane))
+            self._connection.execute(_SQL.count, (*(self._moved[lane, state] for state in DeliveryState), lane))
 
 
 def letter_of(lane: Lane, event: Event, delivery: DeliveryId, payload: bytes, error: RejectedError) -> Letter:

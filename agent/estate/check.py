@@ -22,12 +22,12 @@ from agent.estate.load import Loaded, load
 from agent.estate.samples import Sample
 from agent.estate.yaml_document import Path
 from agent.mapping import Problem
-from agent.suggestion import suggestion
 from state.model.canonical.registry import ENTITIES
 from state.model.delivery import OrderMode
 from state.model.estate import Estate, FlowSpec
 from state.model.event import Op
 from state.model.money import currency_code
+from state.model.suggestion import suggestion
 from state.model.visible import shown
 
 

@@ -16,12 +16,12 @@ from agent.expressions import Compiled, Expressions, Read
 from agent.mapping import CompiledMapping, Document, Problem, Refused, compile_mapping, documents, render
 from agent.record_reader import RecordReader
 from agent.shapes import ANYTHING, EVENT, Shape, of_entity, of_fields
-from agent.suggestion import suggestion
 from connectors.base import SourceRecord, UnreadableRecord
 from state.model.canonical.registry import entity_type
 from state.model.errors import ConfigError, RejectedError
 from state.model.estate import Estate, FieldType, FlowSpec, TargetSpec
 from state.model.event import Event
+from state.model.suggestion import suggestion
 from state.model.visible import shown
 
 PARTITION_KEY_LIMIT: Final = 200

@@ -9,10 +9,10 @@ from typing import Any, get_args, get_type_hints
 from pydantic import BaseModel
 
 from agent.mapping import Problem
-from agent.suggestion import suggestion
 from state.model.canonical.entity import Entity
 from state.model.errors import ConfigError
 from state.model.estate import MappingSpec
+from state.model.suggestion import suggestion
 from state.model.visible import shown
 
 

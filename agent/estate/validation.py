@@ -13,8 +13,8 @@ from pydantic_core import ErrorDetails
 
 from agent.estate.secrecy import is_literal_secret
 from agent.estate.yaml_document import Path
-from agent.suggestion import suggestion
 from state.model.estate import NAME_PATTERN
+from state.model.suggestion import suggestion
 from state.model.visible import shown, visible
 
 _ABSENT: Final = object()

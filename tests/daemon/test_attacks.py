@@ -24,7 +24,7 @@ from agent.raw_archive import RawArchive
 from agent.rendering import Renderer
 from agent.telemetry import Telemetry
 from agent.works import Ground, open_lanes, open_works
-from connectors.base import Batch, Found, NotFound, Outcome, Parcel
+from connectors.base import Batch, Found, NotFound, Outcome, Parcel, RawDocument, Source, SourceRecord
 from state import estates, inbox
 from state.database import Database
 from state.inbox import Arrival
@@ -280,27 +280,49 @@ class SourceThatCannotWait:
         pass
 
 
+def an_intake(compiled: CompiledEstate, ground: Ground, source: Source) -> Intake:
+    return Intake(
+        compiled.flows["reco"],
+        lambda: source,
+        estate=compiled.estate,
+        lanes={"n/erp": A_LANE},
+        database=ground.database,
+        archive=ground.archive,
+        clock=CLOCK,
+        dice=ground.dice,
+        crash=ignore,
+        on_owed=lambda targets: None,
+        on_read=lambda flow, accepted, refused: None,
+    )
+
+
 async def test_a_source_that_cannot_be_waited_for_is_read_after_a_pause(tmp_path: Path) -> None:
     compiled = an_estate(targets=[{"system": "n/erp"}], folder=tmp_path)
     source = SourceThatCannotWait()
     async with temporary_database(tmp_path, now=CLOCK.now()) as database:
         ground = the_ground(tmp_path, database)
-        intake = Intake(
-            compiled.flows["reco"],
-            lambda: source,
-            estate=compiled.estate,
-            lanes={},
-            database=database,
-            archive=ground.archive,
-            clock=CLOCK,
-            dice=ground.dice,
-            crash=ignore,
-            on_owed=lambda targets: None,
-            on_read=lambda flow, accepted, refused: None,
-        )
+        intake = an_intake(compiled, ground, source)
         stopping = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(intake.run(stopping))
             await asyncio.sleep(0.2)
             stopping.set()
     assert source.readings == 1
+
+
+async def test_a_record_that_breaks_our_own_code_is_set_aside_and_the_rest_goes_on(tmp_path: Path) -> None:
+    compiled = an_estate(targets=[{"system": "n/erp"}], folder=tmp_path)
+    good = {"id": "R-1", "sku": "S-1", "qty": "12", "day": "2026-03-02"}
+    rows = [
+        SourceRecord(position="1", place="line 1", fields={**good, "day": b"not what a format gives"}, raw=b"1"),
+        SourceRecord(position="2", place="line 2", fields=good, raw=b"2"),
+    ]
+    async with temporary_database(tmp_path, now=CLOCK.now()) as database:
+        await database.write(partial(in_force, compiled))
+        intake = an_intake(compiled, the_ground(tmp_path, database), SourceThatCannotWait())
+        document = RawDocument(name="reco.csv", sha256="0" * 64, size=2, content=b"12")
+        await intake.take_in(Batch(document=document, records=rows))
+        letters = await database.read(lambda c: c.execute("SELECT place, code FROM dead_letters").fetchall())
+        events = await database.read(lambda c: c.execute("SELECT subject FROM events").fetchall())
+    assert letters == [("line 1", "intake-fault")]
+    assert events == [("R-1",)]
