@@ -176,15 +176,17 @@ class Intake:
             except RejectedError as error:
                 harvest.letters.append(self._refused(batch, made.rows, error))
             except Exception as error:  # noqa: BLE001 - our own fault, and yet one bad record never stops a file
-                _log.exception("%s cannot be taken in by our own fault", made.rows[0].place)
-                harvest.letters.append(self._refused(batch, made.rows, _own_fault(error)))
+                harvest.letters.append(self._refused(batch, made.rows, _own_fault(made.rows[0], error)))
         return harvest
 
     def _documents(self, records: Sequence[SourceRecord | UnreadableRecord]) -> Iterator[Document | Refused]:
-        try:
-            yield from self._flow.documents(records)
-        except RejectedError as error:
-            yield Refused(error=error, rows=[one for one in records if isinstance(one, SourceRecord)])
+        """Record by record, unless the flow needs them all at once: what fails with one is no other's trouble."""
+        for together in [records] if self._flow.is_grouped else ([one] for one in records):
+            try:
+                yield from self._flow.documents(together)
+            except Exception as error:  # noqa: BLE001 - our own fault, if it is no refusal, and it stops no file either
+                refusal = error if isinstance(error, RejectedError) else _own_fault(together[0], error)
+                yield Refused(error=refusal, rows=[one for one in together if isinstance(one, SourceRecord)])
 
     def _accept(self, batch: Batch, document: Document, harvest: _Harvest) -> None:
         entity = parse(self._flow.spec.contract, document.data)
@@ -376,7 +378,8 @@ def _joined(parts: Sequence[Batch]) -> Batch:
     )
 
 
-def _own_fault(error: Exception) -> RejectedError:
+def _own_fault(record: SourceRecord | UnreadableRecord, error: Exception) -> RejectedError:
+    _log.error("%s cannot be taken in by our own fault", record.place, exc_info=error)
     return RejectedError(
         f"taking it in failed ({type(error).__name__})",
         rule="a record becomes an event or is refused for a reason",
