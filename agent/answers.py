@@ -106,6 +106,9 @@ def _heard(claim: Claim, outcome: Outcome, around: Circumstances) -> Consequence
             hint="see what the target answered; correct the record or the target, then replay",
             code="rejected-by-target",
         )
+    if outcome.kind is OutcomeKind.DELAYED and not around.memory.can_probe:
+        detail = outcome.detail or "the target took it; it cannot be asked for what it decided later"
+        return Settlement(kind=OutcomeKind.DELAYED, reference=outcome.reference, detail=detail)
     if outcome.kind is OutcomeKind.DELAYED:
         return Release(
             state=DeliveryState.DELAYED,

@@ -97,6 +97,7 @@ class Agent:
         self._fatal = fatal
         self._works: Works | None = None
         self._refused: ConfigError | None = None  # why the last edit is not in force
+        self._reloading = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._ending = asyncio.Event()  # of the works that run now
         self._reaper = Reaper(ground.database, ground.leases, ground.clock, on_recovered=self._wake)
@@ -131,6 +132,10 @@ class Agent:
 
     async def reload(self, by: str) -> bool:
         """Read the estate folder again and put it in force. Answers whether it changed; `ConfigError` where it is wrong."""
+        async with self._reloading:  # a notice and a person at once: the later reading is the one that counts
+            return await self._reload(by)
+
+    async def _reload(self, by: str) -> bool:
         compiled = await asyncio.to_thread(_read_estate, self._options.estate, self._options.site)
         if compiled.estate.hash == self._compiled.estate.hash:
             self._refused = None

@@ -201,6 +201,10 @@ def _order_between_flows(loaded: Loaded, estate: Estate) -> Iterator[Finding]:
             if flow.order_domain != first.order_domain:
                 hint = f"set order.domain to {first.order_domain} in both, or let one flow do it"
                 yield file.finding(("order",), f"{both} in different order domains", hint=hint, code="order-domain")
+            if flow.order.mode is not first.order.mode:
+                hint = f"set order.mode to {first.order.mode} here, or change {first.flow}"
+                message = f"{both} in {first.order.mode} and {flow.order.mode} order"
+                yield file.finding(("order",), message, hint=hint, code="order-mode")
             if flow.tier != first.tier:
                 hint = f"set tier to {first.tier} here, or change {first.flow}"
                 message = f"{both} in tiers {first.tier} and {flow.tier}"

@@ -269,6 +269,12 @@ def test_flows_that_share_their_domain_and_tier_may_meet(folder: Path) -> None:
     assert check(folder) == []
 
 
+def test_flows_that_share_their_domain_must_share_their_order(folder: Path) -> None:
+    mixed = second_flow(lambda text: text.replace("{mode: strict}", "{mode: any, domain: recommendations}"))
+    (folder / "flows/transfers.yaml").write_text(mixed, encoding="utf-8")
+    assert [one.code for one in errors(folder)] == ["order-mode"]
+
+
 def test_a_system_at_two_sites_must_be_named_with_its_site(folder: Path) -> None:
     (folder / "sites/dc-south.yaml").write_text(SITE.replace("dc-north", "dc-south"), encoding="utf-8")
     found = errors(folder)

@@ -347,6 +347,13 @@ async def test_what_the_target_answers_later_is_asked_for(tmp_path: Path) -> Non
     assert len(rig.sink.calls) == 1
 
 
+async def test_a_target_that_answers_later_and_cannot_be_asked_is_not_asked_for_ever(tmp_path: Path) -> None:
+    async with running(tmp_path, always(Outcome(kind=OutcomeKind.DELAYED))) as rig:
+        await rig.owe(an_event("K", 1), an_event("K", 2))
+        await rig.until_counted("delivered", 2)
+    assert rig.sink.probes == []
+
+
 @pytest.mark.parametrize("fault", [ValueError("a bug"), KeyError("x")])
 async def test_a_connector_that_fails_by_its_own_fault_leaves_a_doubt(tmp_path: Path, fault: Exception) -> None:
     def script(parcel: Parcel, call: int) -> Outcome | DistctlError:

@@ -8,7 +8,8 @@ CREATE TABLE estates (
   id          INTEGER PRIMARY KEY AUTOINCREMENT,
   hash        TEXT    NOT NULL UNIQUE CHECK (length(hash) = 32),
   document    BLOB    NOT NULL,                                    -- canonical JSON of state.model.estate.Estate
-  in_force_at INTEGER NOT NULL                                     -- when it last came into force
+  in_force_at INTEGER NOT NULL,                                    -- when it last came into force
+  adoption    INTEGER NOT NULL                                     -- rises each time; the highest is the last in force
 ) STRICT;
 
 -- Where events come from: one row for each source, flow, contract and estate.

@@ -1,12 +1,13 @@
 -- :name adopt
-INSERT INTO estates (hash, document, in_force_at) VALUES (?, ?, ?)
-ON CONFLICT (hash) DO UPDATE SET in_force_at = excluded.in_force_at;
+INSERT INTO estates (hash, document, in_force_at, adoption)
+VALUES (?, ?, ?, (SELECT coalesce(max(adoption), 0) + 1 FROM estates))
+ON CONFLICT (hash) DO UPDATE SET in_force_at = excluded.in_force_at, adoption = excluded.adoption;
 
 -- :name find
 SELECT document FROM estates WHERE hash = ?;
 
 -- :name last
-SELECT hash FROM estates ORDER BY in_force_at DESC, id DESC LIMIT 1;
+SELECT hash FROM estates ORDER BY adoption DESC LIMIT 1;
 
 -- :name of_lane
 -- The estate that an unsettled delivery of a lane is routed by. It may stand behind the head of another lane of its order domain.
