@@ -315,12 +315,20 @@ class TargetRelay:
         if len(troubles) < len(answers):
             self._stumbles = 0
             if self._breaker.succeed():
+                _log.info("%s works again", self._terms.name, extra={"target": self._terms.name})
                 self.wake()
             return
         self._stumbles += 1
         error = troubles[0]
         if isinstance(error, NotConnectedError) or self._stumbles >= _STUMBLES or self._breaker.is_open:
             wish = error.retry_after if isinstance(error, NotConnectedError) else None
+            if not self._breaker.is_open:
+                _log.warning(
+                    "%s takes nothing now, so it is tried from time to time and nothing is set aside: %s",
+                    self._terms.name,
+                    error,
+                    extra={"target": self._terms.name, "code": error.code},
+                )
             self._breaker.fail(self._clock.now(), reason=error.message, retry_after=wish)
 
     # The settling.
