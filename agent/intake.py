@@ -127,6 +127,8 @@ class Intake:
             while not stopping.is_set():
                 try:
                     await self.read(source, stopping)
+                    if self.trouble:
+                        _log.info("%s can be read again", self.name, extra={"flow": self._flow.spec.flow})
                     failures, self.trouble = 0, None
                     await self._wait(source, stopping)
                 except (NotConnectedError, TransientError, StoreError) as error:
