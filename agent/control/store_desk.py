@@ -141,7 +141,7 @@ class StoreDesk:
         if row is None:
             hint = "`distctl dlq list --all` has every one"
             raise NotFoundError(f"there is no dead letter {number}", hint=hint, code="no-dead-letter")
-        return DeadLetterDetail.model_validate({**self._about(), **row, "raw": _bytes(row)})
+        return DeadLetterDetail.model_validate({**self._about(), **_shown_as("raw", row)})
 
     async def in_doubt(self, part: Slice, *, flow: str | None = None) -> Page[InDoubtRow]:
         """Deliveries in doubt."""
@@ -154,7 +154,7 @@ class StoreDesk:
         if row is None:
             hint = "it may be settled by now; `distctl indoubt list` has those that are not"
             raise NotFoundError(f"delivery {delivery} is not in doubt", hint=hint, code="not-in-doubt")
-        return InDoubtDetail.model_validate({**self._about(), **row, "payload": _bytes(row)})
+        return InDoubtDetail.model_validate({**self._about(), **_shown_as("payload", row)})
 
     async def audit(self, part: Slice, *, actor: str | None = None, target: str | None = None) -> Page[AuditRow]:
         """Audit entries."""
@@ -292,8 +292,13 @@ def _before(part: Slice) -> int:
     raise ConfigError("the cursor is none of this list", hint=hint, code="bad-cursor")
 
 
-def _bytes(row: views.Row) -> RawBytes:
-    size, content = row.pop("size") or 0, row.pop("bytes") or b""
+def _shown_as(name: str, row: views.Row) -> views.Row:
+    """The row with its `size` and `bytes` as one thing of that name."""
+    rest = {column: value for column, value in row.items() if column not in {"size", "bytes"}}
+    return {**rest, name: _raw_bytes(row["size"] or 0, row["bytes"] or b"")}
+
+
+def _raw_bytes(size: int, content: bytes) -> RawBytes:
     is_cut = size > len(content)
     try:
         # A cut may go through the middle of a character, which is no reason to call the whole no text.

@@ -1,5 +1,6 @@
 """The desk on a real store: what each answer says about events, deliveries, dead letters and doubts that are really there."""
 
+import json
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
@@ -275,6 +276,25 @@ async def test_raw_bytes_that_are_no_text_come_as_base64_and_say_that_they_are_c
     assert letter.raw.base64 is not None
     assert letter.document is not None
     assert letter.document.name == "plan.csv"
+
+
+async def test_bytes_that_are_no_text_go_over_the_wire_once(desk: StoreDesk, database: Database) -> None:
+    """0xFC is the u with two dots of Windows-1252."""
+
+    def spoil(connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE dead_letters SET raw = ?", (b"M\xfcller;40\n",))
+        connection.execute("UPDATE deliveries SET payload = ?", (b"M\xfcller;40\n",))
+
+    await database.write(spoil)
+    [letter, *_] = (await desk.dead_letters(Slice())).items
+    [doubt] = (await desk.in_doubt(Slice())).items
+    for shown, name in (
+        (await desk.dead_letter(letter.id), "raw"),
+        (await desk.in_doubt_delivery(doubt.delivery), "payload"),
+    ):
+        answer = json.loads(shown.model_dump_json())
+        assert answer[name] == {"size": 10, "text": None, "base64": "TfxsbGVyOzQwCg==", "is_cut": False}
+        assert {"size", "bytes"} & set(answer) == set()
 
 
 async def test_a_parked_delivery_shows_the_payload_that_was_refused(desk: StoreDesk) -> None:
