@@ -262,7 +262,7 @@ PAUSES = {
     "negative": ("-5", timedelta(0), timedelta(0)),
     "absurd": ("1000000000", timedelta(hours=1), timedelta(hours=1)),
     "beyond all numbers": ("9" * 6000, timedelta(hours=1), timedelta(hours=1)),
-    "a date": (format_datetime(NOW + timedelta(minutes=10), usegmt=True), timedelta(minutes=8), timedelta(minutes=10)),
+    "a date": (format_datetime(NOW + timedelta(minutes=50), usegmt=True), timedelta(minutes=20), timedelta(minutes=50)),
     "a date gone by": ("Sun, 06 Nov 1994 08:49:37 GMT", timedelta(0), timedelta(0)),
     "a date in 9999": ("Fri, 31 Dec 9999 23:59:59 GMT", timedelta(hours=1), timedelta(hours=1)),
 }

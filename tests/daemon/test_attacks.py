@@ -94,7 +94,8 @@ async def test_words_and_wishes_that_no_store_can_hold_stop_nobody(
     def script(parcel: Parcel, call: int) -> Outcome | DistctlError:
         return answer if parcel.subject == "hostile" else ACCEPTED
 
-    async with running(tmp_path, script, limits=limits) as rig:
+    async with running(tmp_path, script, limits=limits, memory=TargetMemory(can_probe=True)) as rig:
+        rig.sink.probe_answer = lambda parcel: NotFound()
         await rig.owe(an_event("hostile", 1), an_event("K", 2), an_event("L", 3))
         await rig.until(lambda: len(rig.sink.ledger) >= 2)
         expected = 3 if isinstance(answer, Outcome) and answer.kind is OutcomeKind.ACCEPTED else 2
