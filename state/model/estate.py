@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, Final, Self
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from state.model.delivery import OrderMode, TargetMemory
 from state.model.event import Environment, Op
@@ -84,6 +93,36 @@ class FieldSpec(_Part):
     @classmethod
     def _type_alone(cls, value: object) -> object:
         return {"type": value} if isinstance(value, str) else value
+
+    @field_validator("grouping")
+    @classmethod
+    def _marks_differ(cls, grouping: str, info: ValidationInfo) -> str:
+        if grouping and grouping == info.data.get("decimal_mark"):
+            raise ValueError("must differ from decimal_mark")
+        return grouping
+
+    @field_validator("date_format")
+    @classmethod
+    def _format_reads_dates(cls, form: str | None, info: ValidationInfo) -> str | None:
+        if form is None:
+            return None
+        is_instant = info.data.get("type") is FieldType.INSTANT
+        if not all(_comes_back(one, form, is_instant=is_instant) for one in _TRIED_DATES):
+            whole, such_as = ("time with its offset", "%d.%m.%Y %H:%M %z") if is_instant else ("date", "%d.%m.%Y")
+            raise ValueError(f"must be strptime codes of a whole {whole}, such as {such_as}")
+        return form
+
+
+_TRIED_DATES: Final = (datetime(2026, 3, 14, 15, tzinfo=UTC), datetime(1999, 12, 1, 5, tzinfo=UTC))
+
+
+def _comes_back(moment: datetime, form: str, *, is_instant: bool) -> bool:
+    """Whether what `form` writes of a moment is read back by it as the same."""
+    try:
+        read = datetime.strptime(moment.strftime(form), form)  # noqa: DTZ007  a plain date has no zone
+    except (ValueError, re.error):  # re.error: a code stands twice
+        return False
+    return read == moment if is_instant else read.date() == moment.date()
 
 
 class MappingSpec(_Part):
