@@ -103,7 +103,7 @@ def _heard(claim: Claim, outcome: Outcome, around: Circumstances) -> Consequence
         return RejectedError(
             outcome.detail or "the target refused it",
             rule=outcome.detail,
-            hint="see what the target answered; correct the record or the target, then replay",
+            hint="correct the record or the target; under order latest a newer snapshot closes this",
             code="rejected-by-target",
         )
     if outcome.kind is OutcomeKind.DELAYED and not around.memory.can_probe:
@@ -180,7 +180,7 @@ def _failed(
         return RejectedError(
             f"gave up after {claim.failures + 1} attempts: {error.message}",
             rule=error.message,
-            hint=error.hint or "the target works for others: look at what it says about this one, then replay",
+            hint=error.hint or "the target works for others: look at what it says about this one",
             code="attempts-spent",
         )
     return Release(

@@ -385,7 +385,7 @@ def _own_fault(record: SourceRecord | UnreadableRecord, error: Exception) -> Rej
     return RejectedError(
         f"taking it in failed ({type(error).__name__})",
         rule="a record becomes an event or is refused for a reason",
-        hint="this is a fault of distctl: the log has the details; report it, then replay",
+        hint="this is a fault of distctl: the log has the details; report it, and send the record anew when it is mended",
         code="intake-fault",
     )
 

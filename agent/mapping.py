@@ -310,7 +310,7 @@ def _in_row(error: RejectedError, row: SourceRecord) -> RejectedError:
 
 
 def _neighbour(why: str) -> RejectedError:
-    hint = "repair that row and replay the rows of this document together"
+    hint = "correct that row and send all rows of this document together in a new file"
     return _refusal(f"{why} and may be a row of this document", "", hint, "incomplete-group")
 
 

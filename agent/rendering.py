@@ -77,6 +77,6 @@ def _rendered(lane: CompiledLane, event: Event) -> bytes:
         raise RejectedError(
             f"the mapping of {lane.flow} to {lane.name} failed ({type(error).__name__})",
             rule="a mapping makes JSON or says why it cannot",
-            hint="this is a fault of distctl: the log has the details; correct the mapping or report it, then replay",
+            hint="this is a fault of distctl: the log has the details; report it, or write the mapping in another way",
             code="mapping-fault",
         ) from error

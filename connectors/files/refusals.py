@@ -31,7 +31,7 @@ def refusal(entry: Entry, *, max_bytes: int) -> UnreadableRecord | None:
             code="too-large",
             rule=f"the file has {entry.fingerprint.size} bytes, and max_bytes is {max_bytes}",
             shown=f"{entry.fingerprint.size} bytes",
-            hint="raise max_bytes and put it back, or have it sent in parts",
+            hint="raise max_bytes and move it from quarantine back into the folder, or have it sent in parts",
         )
     return None
 
@@ -55,7 +55,7 @@ def same_content(name: str) -> UnreadableRecord:
         rule="the same bytes were taken before, and nobody can say whether they are meant again",
         shown=visible(name),
         hint=(
-            "sent again: discard this. Meant again: move the file from quarantine back into the folder. "
+            "sent again: leave it in quarantine. Meant again: move it from quarantine back into the folder. "
             "For good: set `same_content` to skip or take"
         ),
     )

@@ -263,7 +263,7 @@ def _conflict(name: str, folder: Path) -> RejectedError:
         f"{name} already lies in {visible(str(folder))} with other content",
         place=name,
         rule="one idempotency key has one content",
-        hint="look at the file there: move it away and replay, or discard this delivery",
+        hint="look at the file there; under order latest a newer snapshot, in a file of its own, closes this",
         code="name-conflict",
     )
 

@@ -56,7 +56,7 @@ _LATER: Final = frozenset((421, 423, 424))
 _WORDS: Final = ("/detail", "/detail/0/msg", "/message", "/error/message", "/error", "/errors/0/message", "/title")
 
 _HINTS: Final = {
-    Meaning.REJECTED: "correct the record, or the mapping that made it, and replay",
+    Meaning.REJECTED: "correct the record, or the mapping that made it; under order latest a newer snapshot closes this",
     Meaning.TRANSIENT: "it is tried again",
     Meaning.NOT_CONNECTED: "nothing was taken; the lane goes on when the server does",
     Meaning.IN_DOUBT: "it is asked, or sent again under the same key, never blindly",
@@ -258,7 +258,7 @@ def _hint(meaning: Meaning, status: int) -> str:
     if meaning is Meaning.NOT_CONNECTED and status in _MOVED:
         return "no redirect is followed: set base_url and path to where it moved"
     if meaning is Meaning.REJECTED and status in (404, 405):
-        return "the address or the thing it names does not exist there: look at path and method, then replay"
+        return "the address or the thing it names does not exist there: look at path and method of the flow"
     if meaning is Meaning.DELAYED:
         return ""
     return _HINTS.get(meaning, "")

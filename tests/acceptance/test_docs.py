@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final
@@ -128,6 +129,50 @@ def test_a_command_that_does_not_exist_is_seen() -> None:
     command, rest = command_of(["--data", "x", "status", "--fail-on", "parked"])
     assert (command.name, rest) == ("status", ["--fail-on", "parked"])
     assert "--explode" not in options_of(command)
+
+
+# What a person does with a dead letter, and the command that would do it.
+_DECISIONS: Final = ("replay", "discard", "amend")
+
+
+def said_in(module: Path) -> Iterator[str]:
+    """The texts of a module that somebody reads: those of more than one word, without what its docstrings say."""
+    tree = ast.parse(module.read_text())
+    told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in told
+            and " " in node.value
+        ):
+            yield node.value
+
+
+def advised(texts: Iterable[str]) -> list[str]:
+    """Those of `texts` that advise a decision for which `distctl dlq` has no command."""
+    missing = [word for word in _DECISIONS if not is_command("dlq", word)]
+    return [text for text in texts if missing and re.search(rf"\b({'|'.join(missing)})\b", text)]
+
+
+def is_command(*words: str) -> bool:
+    try:
+        command_of(list(words))
+    except KeyError:
+        return False
+    return True
+
+
+def test_no_hint_advises_a_command_that_does_not_exist() -> None:
+    modules = [
+        module for package in ("agent", "connectors", "console", "state") for module in (ROOT / package).rglob("*.py")
+    ]
+    assert advised(text for module in modules for text in said_in(module)) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_example_advises_a_command_that_does_not_exist(page: Path) -> None:
+    assert advised(block["text"] for block in _FENCE.finditer(page.read_text())) == []
 
 
 # --- settings -----------------------------------------------------------------------------------------------------
