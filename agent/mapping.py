@@ -15,7 +15,7 @@ from typing import Any, Final
 import orjson
 
 from agent.expressions import Expressions, Read, Scope
-from agent.record_reader import RecordReader
+from agent.record_reader import TOLD_LIMIT, RecordReader, together
 from agent.shapes import ANYTHING, Shape
 from connectors.base import SourceRecord, UnreadableRecord
 from state.model.errors import ConfigError, RejectedError
@@ -92,7 +92,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """Records of which no document can be made, and why. The error's `place` names the field, and the row of a group."""
+    """Records of which no document can be made, and why. Its `place` names the field, the message of a group its rows."""
 
     error: RejectedError
     rows: Sequence[SourceRecord]
@@ -216,7 +216,14 @@ class _Group:
     rows: list[SourceRecord] = field(default_factory=list)
     header: dict[str, Any] | None = None
     lines: list[dict[str, Any]] = field(default_factory=list)
-    error: RejectedError | None = None
+    errors: list[RejectedError] = field(default_factory=list)  # the first of them
+    error_count: int = 0
+
+    def refuse(self, error: RejectedError) -> None:
+        """One more reason why the document cannot be made."""
+        self.error_count += 1
+        if len(self.errors) < TOLD_LIMIT:
+            self.errors.append(error)
 
 
 class _Groups:
@@ -255,11 +262,12 @@ class _Groups:
         group = self._groups.setdefault(key, _Group())
         group.rows.append(row)
         if self._lost:
-            group.error = group.error or _neighbour(self._lost)
+            group.refuse(_neighbour(self._lost))
         self._before, self._lost = group, ""
         if error is None:
             error = self._add(group, row, values)
-        group.error = group.error or error
+        if error is not None:
+            group.refuse(error)
         return None
 
     def _read(self, row: SourceRecord) -> tuple[dict[str, Any], RejectedError | None]:
@@ -288,11 +296,11 @@ class _Groups:
     def _lose(self, why: str) -> None:
         self._lost = why
         if self._before is not None:
-            self._before.error = self._before.error or _neighbour(why)
+            self._before.refuse(_neighbour(why))
 
     def _finished(self, group: _Group) -> Document | Refused:
-        if group.error is not None:
-            return Refused(error=group.error, rows=tuple(group.rows))
+        if group.errors:
+            return Refused(error=together(group.errors, count=group.error_count), rows=tuple(group.rows))
         header = group.header or {}
         lines = {self._mapping.lines_field: group.lines} if self._mapping.lines is not None else {}
         return Document(data={**header, **lines}, rows=tuple(group.rows))
@@ -301,7 +309,7 @@ class _Groups:
 def _in_row(error: RejectedError, row: SourceRecord) -> RejectedError:
     return RejectedError(
         f"{row.place}: {error.message}",
-        place=f"{row.place}, {error.place}" if error.place else row.place,
+        place=error.place,
         rule=error.rule,
         shown=error.shown,
         hint=error.hint,
@@ -322,7 +330,7 @@ def _disagreement(group: _Group, header: dict[str, Any], row: SourceRecord) -> R
     seen = f"{shown(first.get(name), 40)} and {shown(header.get(name), 40)}"
     return RejectedError(
         f"{group.rows[0].place} and {row.place} are one document but disagree in {name}: {seen}",
-        place=f"{row.place}, field {name}",
+        place=f"field {name}",
         rule=f"rows of one document agree in {name}",
         shown=seen,
         hint="correct one of the two rows, or move the field into the lines",

@@ -8,7 +8,7 @@ are `Decimal`: dates and instants are ISO 8601 texts.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
@@ -24,6 +24,8 @@ from state.model.visible import shown
 Convert: TypeAlias = Callable[[Any], Any]
 
 PATTERN_TEXT_LIMIT: Final = 10_000
+TOLD_LIMIT: Final = 5
+"""Mistakes that one refusal spells out; it says how many more there are."""
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _INT64: Final = 2**63
@@ -72,15 +74,21 @@ class RecordReader:
             for name, is_required, convert in self._fields
             if (problem := _problem(name, raw, is_required=is_required, convert=convert)) is not None
         ]
-        first = problems[0]
-        return RejectedError(
-            "; ".join(problem.message for problem in problems[:5]),
-            place=first.place,
-            rule=first.rule,
-            shown=first.shown,
-            hint=first.hint,
-            code=first.code,
-        )
+        return together(problems[:TOLD_LIMIT], count=len(problems))
+
+
+def together(errors: Sequence[RejectedError], *, count: int) -> RejectedError:
+    """One error for `count` mistakes of which the first are known: it tells those, and has place and cure of the first."""
+    first = errors[0]
+    told = "; ".join(error.message for error in errors)
+    return RejectedError(
+        f"{told}; and {count - len(errors)} more" if count > len(errors) else told,
+        place=first.place,
+        rule=first.rule,
+        shown=first.shown,
+        hint=first.hint,
+        code=first.code,
+    )
 
 
 def _problem(name: str, raw: Mapping[str, Any], *, is_required: bool, convert: Convert) -> RejectedError | None:

@@ -103,9 +103,19 @@ def test_header_fields_that_disagree_name_both_rows() -> None:
 def test_a_bad_row_refuses_its_whole_document_and_no_other() -> None:
     made = grouped([row(2, "P1", "a", "1"), row(3, "P1", "b", "many"), row(4, "P2", "c", "1")])
     assert isinstance(made[0], Refused)
-    assert made[0].error.place == "line 3, field qty"
+    assert made[0].error.place == "field qty"
+    assert made[0].error.message.startswith("line 3: field qty must be a decimal")
     assert len(made[0].rows) == 2
     assert isinstance(made[1], Document)
+
+
+def test_every_wrong_row_of_a_document_is_named_and_the_rest_is_counted() -> None:
+    rows = [row(number, "P1", "a", "4" if number == 4 else "many") for number in range(2, 11)]
+    [made] = grouped(rows)
+    assert isinstance(made, Refused)
+    told = made.error.message.split("; ")
+    assert [one.partition(":")[0] for one in told[:-1]] == ["line 2", "line 3", "line 5", "line 6", "line 7"]
+    assert told[-1] == "and 3 more"
 
 
 def test_a_row_without_a_key_may_belong_to_its_neighbours() -> None:

@@ -131,3 +131,11 @@ def test_no_value_makes_a_reader_raise_anything_but_a_rejection(kind: str, value
     assert (
         found is None or kind in ("object", "list") or read(kind, found if kind != "decimal" else str(found)) == found
     )
+
+
+def test_more_wrong_fields_than_are_told_are_counted() -> None:
+    reader = RecordReader({f"x{number}": FieldSpec.model_validate("integer") for number in range(8)})
+    with pytest.raises(RejectedError) as caught:
+        reader.read({f"x{number}": "many" for number in range(8)})
+    assert str(caught.value).count("must be a whole number") == 5
+    assert caught.value.message.endswith("; and 3 more")
