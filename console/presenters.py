@@ -78,6 +78,7 @@ def lanes(now: datetime) -> Listing:
             Column(title="TARGET", value=lambda lane: lane.target + (" (shadow)" if lane.shadow_of else "")),
             Column(title="STATE", value=lane_state),
             _number("BACKLOG", lambda lane: lane.backlog),
+            _number("BEHIND", lambda lane: lane.waiting_behind or None),
             _number("WAITS", lambda lane: age(lane.due_since, now)),
             _number("DOUBT", lambda lane: lane.in_doubt),
             _number("PARKED", lambda lane: lane.parked),
@@ -97,6 +98,7 @@ def flows(now: datetime) -> Listing:
             _number("READ", lambda flow: flow.records),
             _number("BAD", lambda flow: flow.unreadable),
             _number("BACKLOG", lambda flow: flow.backlog),
+            _number("BEHIND", lambda flow: flow.waiting_behind or None),
             _number("PARKED", lambda flow: flow.parked),
             _number("DONE", lambda flow: flow.delivered),
             _number("READ AGO", lambda flow: age(flow.last_batch_at, now)),
@@ -109,10 +111,19 @@ def flows(now: datetime) -> Listing:
 
 
 def deliveries_in_short(event: Any) -> str:
-    """`dc/erp delivered PO-17, dc/wms pending`."""
+    """`dc/erp delivered PO-17, dc/wms parked (letter 3: no such supplier)`."""
     return ", ".join(
-        " ".join(part for part in (one.target, one.state, one.reference) if part) for one in event.deliveries
+        " ".join(part for part in (one.target, one.state, one.reference, _obstacle(one)) if part)
+        for one in event.deliveries
     )
+
+
+def _obstacle(delivery: Any) -> str:
+    if delivery.letter is not None:
+        return f"(letter {delivery.letter}: {delivery.reason})"
+    if delivery.behind_letter is not None:
+        return f"(waiting behind delivery {delivery.behind}, letter {delivery.behind_letter})"
+    return f"(waiting behind delivery {delivery.behind})" if delivery.behind is not None else ""
 
 
 def _number(title: str, value: Callable[[Any], object]) -> Column:

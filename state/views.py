@@ -22,11 +22,12 @@ COUNTED_AT_MOST: Final = 100_000
 SHOWN_BYTES: Final = 64 * 1024
 
 _SQL = load("views")
+_IN_SHORT: Final = ("delivery", "target", "state", "reference", "letter", "reason", "behind", "behind_letter")
 
 
 def lanes(connection: sqlite3.Connection, *, now: int) -> list[Row]:
-    """Every lane with its counters, the most important tier first."""
-    return _rows(connection, _SQL.lanes, {"now": now})
+    """Every lane with its counters, the most important tier first; counting `waiting_behind` ends at `COUNTED_AT_MOST`."""
+    return _rows(connection, _SQL.lanes, {"now": now, "most": COUNTED_AT_MOST})
 
 
 def sources(connection: sqlite3.Connection) -> dict[str, Row]:
@@ -85,9 +86,7 @@ def trace(connection: sqlite3.Connection, key: str, *, limit: int) -> list[Row]:
     found = _rows(connection, _SQL.events_of_key, wanted)[::-1]
     for row, history in zip(found, histories(connection, found), strict=True):
         row["history"] = history
-        row["deliveries"] = [
-            {name: one[name] for name in ("delivery", "target", "state", "reference")} for one in history
-        ]
+        row["deliveries"] = [{name: one[name] for name in _IN_SHORT} for one in history]
     return found
 
 

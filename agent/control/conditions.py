@@ -19,6 +19,9 @@ def _conditions(lanes: Sequence[LaneRow], letters: int, troubles: Sequence[str])
         yield Condition(name="in-doubt", count=doubts, text=f"{doubts:,} in doubt: distctl indoubt list")
     if letters:
         yield Condition(name="parked", count=letters, text=f"{letters:,} set aside: distctl dlq list")
+    if behind := sum(lane.waiting_behind for lane in lanes):
+        text = f"{behind:,} waiting behind what was set aside or is in doubt: distctl trace KEY"
+        yield Condition(name="waiting-behind", count=behind, text=text)
     if cut_off := sorted({lane.target for lane in lanes if lane.breaker != "closed"}):
         yield Condition(name="unreachable", count=len(cut_off), text=f"unreachable: {', '.join(cut_off)}")
     for state in ("held", "frozen"):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from agent.control.schema import Counts, LaneRow, Status
+
+_STATES: Final = tuple(name for name in Counts.model_fields if name != "waiting_behind")
 
 
 def expose(status: Status) -> bytes:
@@ -35,7 +38,7 @@ class _Figures(Collector):
 def _deliveries(lanes: Iterable[LaneRow]) -> Metric:
     family = GaugeMetricFamily("distctl_deliveries", "Deliveries by state", labels=("flow", "target", "state"))
     for lane in lanes:
-        for state in Counts.model_fields:
+        for state in _STATES:
             family.add_metric((lane.flow, lane.target, state), getattr(lane, state))
     return family
 
@@ -44,11 +47,18 @@ def _waits(status: Status) -> Iterator[Metric]:
     waits = GaugeMetricFamily(
         "distctl_lane_wait_seconds", "How long the oldest due key waits", labels=("flow", "target")
     )
+    behind = GaugeMetricFamily(
+        "distctl_deliveries_waiting_behind",
+        "Pending deliveries behind one of their key that a person must decide",
+        labels=("flow", "target"),
+    )
     breakers = GaugeMetricFamily("distctl_target_unreachable", "1 while a target's breaker is open", labels=("target",))
     for lane in status.lanes:
         wait = (status.as_of - lane.due_since).total_seconds() if lane.due_since else 0.0
         waits.add_metric((lane.flow, lane.target), wait)
+        behind.add_metric((lane.flow, lane.target), lane.waiting_behind)
     for target, breaker in sorted({(lane.target, lane.breaker) for lane in status.lanes}):
         breakers.add_metric((target,), float(breaker != "closed"))
     yield waits
+    yield behind
     yield breakers

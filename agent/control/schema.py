@@ -48,13 +48,13 @@ class Page(Answer, Generic[Row]):
 class Condition(_Wire):
     """Something that is so now and that a person may have to look at. `status --fail-on` names them."""
 
-    name: str = Field(description="parked, in-doubt, unreachable, held, frozen, backlog or trouble")
+    name: str = Field(description="parked, waiting-behind, in-doubt, unreachable, held, frozen, backlog or trouble")
     count: int
     text: str
 
 
 class Counts(_Wire):
-    """How many deliveries stand where."""
+    """How many deliveries stand where. Each is in one state; those `waiting_behind` are some of the pending ones."""
 
     pending: int = 0
     inflight: int = 0
@@ -64,16 +64,19 @@ class Counts(_Wire):
     delivered: int = 0
     superseded: int = 0
     discarded: int = 0
+    waiting_behind: int = Field(
+        0, description="of the pending: newer ones of a key whose oldest is parked, or in doubt and waits for a person"
+    )
 
     @property
     def backlog(self) -> int:
-        """Owed and on its way: everything unsettled that was not set aside."""
-        return self.pending + self.inflight + self.in_doubt + self.delayed
+        """Owed and on its way: everything unsettled that was neither set aside nor waits behind what a person must decide."""
+        return self.pending + self.inflight + self.in_doubt + self.delayed - self.waiting_behind
 
     @property
     def owed(self) -> int:
         """Everything unsettled."""
-        return self.backlog + self.parked
+        return self.backlog + self.waiting_behind + self.parked
 
 
 class LaneRow(Counts):
@@ -130,6 +133,10 @@ class DeliveryState(_Wire):
     target: str
     state: str
     reference: str = ""
+    letter: int | None = Field(None, description="its open dead letter")
+    reason: str = Field("", description="why it was set aside")
+    behind: int | None = Field(None, description="the delivery of the same key that has to be settled first")
+    behind_letter: int | None = Field(None, description="the open dead letter of that one")
 
 
 class EventRow(_Wire):

@@ -123,7 +123,7 @@ class StoreDesk:
         """Everything known of a business key."""
         steps = await self._database.read(partial(views.trace, key=key, limit=_TRACED_AT_MOST))
         if not steps:
-            hint = "keys are compared letter by letter; `distctl events` shows recent ones"
+            hint = "keys are compared letter by letter; what was set aside before it was an event: `distctl dlq list`"
             raise NotFoundError(f"nothing is known of {key}", hint=hint, code="no-key")
         return TraceView.model_validate({**self._about(), "key": key, "steps": steps})
 

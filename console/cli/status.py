@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = new_app()
 
-CONDITIONS = ("parked", "in-doubt", "unreachable", "held", "frozen", "backlog", "trouble")
+CONDITIONS = ("parked", "waiting-behind", "in-doubt", "unreachable", "held", "frozen", "backlog", "trouble")
 
 
 def _known(names: list[str] | None) -> list[str] | None:

@@ -266,6 +266,24 @@ def test_status_as_a_table(agent: Path, desk: WrittenDesk) -> None:
     assert answer.stderr == ""
 
 
+def test_a_trace_says_why_a_delivery_does_not_go(agent: Path, desk: WrittenDesk) -> None:
+    parked = DeliveryState(delivery=1, target="dc/erp", state="parked", letter=3, reason="no such supplier")
+    behind = DeliveryState(delivery=2, target="dc/erp", state="pending", behind=1, behind_letter=3)
+    waits = DeliveryState(delivery=9, target="dc/wms", state="pending", behind=8)
+    desk.event_rows = [desk.event_rows[0].model_copy(update={"deliveries": [parked, behind, waits]})]
+    told = distctl("trace", "R-1", "--socket", agent).stdout
+    assert "dc/erp parked (letter 3: no such supplier)" in told
+    assert "dc/erp pending (waiting behind delivery 1, letter 3)" in told
+    assert "dc/wms pending (waiting behind delivery 8)" in told
+
+
+def test_what_waits_behind_has_a_column_of_its_own_where_anything_does(agent: Path, desk: WrittenDesk) -> None:
+    desk.lane_rows = [desk.lane_rows[0].model_copy(update={"pending": 3, "in_doubt": 0, "waiting_behind": 2})]
+    heading, row = distctl("status", "--socket", agent).stdout.splitlines()[-2:]
+    assert dict(zip(heading.split(), row.split(), strict=False))["BEHIND"] == "2"
+    assert dict(zip(heading.split(), row.split(), strict=False))["BACKLOG"] == "1"
+
+
 def test_status_as_json_is_the_answer_of_the_agent(agent: Path) -> None:
     answer = json.loads(distctl("status", "--socket", agent, "-o", "json").stdout)
     assert (answer["as_of"], answer["site"], answer["totals"]["pending"]) == ("2026-03-02T09:00:12Z", "dc-north", 1200)

@@ -281,7 +281,8 @@ def test_what_the_agent_reads_from_the_environment_is_told() -> None:
 
 
 def test_the_conditions_of_the_pages_are_those_of_the_agent() -> None:
-    lane = LaneRow(flow="f", target="s/t", tier=1, order="strict", state="held", breaker="open", pending=1, in_doubt=1)
+    lane = LaneRow(flow="f", target="s/t", tier=1, order="strict", state="held", breaker="open", pending=2, in_doubt=1)
+    lane = lane.model_copy(update={"waiting_behind": 1})
     frozen = lane.model_copy(update={"state": "frozen"})
     found: list[Condition] = conditions.conditions_of([lane, frozen], open_dead_letters=1, troubles=["x"])
     assert {one.name for one in found} == set(CONDITIONS)

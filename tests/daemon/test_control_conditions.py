@@ -25,6 +25,7 @@ def test_all_quiet_is_no_condition() -> None:
         ({"state": "held"}, ("held", 1)),
         ({"state": "frozen"}, ("frozen", 1)),
         ({"pending": 2, "delayed": 3}, ("backlog", 5)),
+        ({"pending": 2, "waiting_behind": 2}, ("waiting-behind", 2)),
     ],
 )
 def test_a_lane_that_does_not_flow_is_a_condition(changed: dict[str, object], expected: tuple[str, int]) -> None:
@@ -53,6 +54,7 @@ def test_dead_letters_and_troubles_of_the_agent_come_first_or_near_it() -> None:
 
 def test_distctl_can_fail_on_every_condition_there_is() -> None:
     worst = QUIET.model_copy(update={"breaker": "open", "in_doubt": 1, "state": "held"})
+    worst = worst.model_copy(update={"pending": 1, "waiting_behind": 1})
     frozen = QUIET.model_copy(update={"state": "frozen"})
     found = names(worst, frozen, letters=1, troubles=("the estate is refused",))
     assert {name for name, _ in found} == set(CONDITIONS)

@@ -71,6 +71,7 @@ def an_event(key: str, number: int) -> Event:
 
 
 EVENTS = [an_event(key, number) for number, key in enumerate(["PO-1", "PO-2", "PO-3", "PO-3", "PO-4"], start=1)]
+BEHIND_PO_2 = an_event("PO-2", 6)
 
 
 def fill(connection: sqlite3.Connection) -> None:
@@ -115,6 +116,14 @@ def fill(connection: sqlite3.Connection) -> None:
     dead_letters.add(connection, [_letter()], now=now, raw_id=raw)
     audit.append(connection, at_ms=now, actor="ada", action="hold", target="lane f/n/erp", reason="stocktaking")
     audit.append(connection, at_ms=now, actor="bo", action="resume", target="lane f/n/erp", reason="done")
+
+
+def add_behind_po_2(connection: sqlite3.Connection) -> None:
+    """A newer event of the key whose oldest is parked."""
+    [lane] = list_lanes(connection)
+    [admitted] = inbox.admit(connection, [Arrival(BEHIND_PO_2, [])], raw_id=None)
+    with Outbox(connection, now=NOON) as outbox:
+        outbox.add([Owed(admitted.seq, lane, "PO-2", False)])
 
 
 def _letter() -> Letter:
@@ -181,13 +190,13 @@ async def test_the_status_adds_up(desk: StoreDesk) -> None:
 async def test_a_lane_says_since_when_its_longest_waiting_key_could_go(desk: StoreDesk) -> None:
     [lane] = (await desk.lanes()).items
     assert lane.due_since == NOON
-    assert lane.backlog == 3
+    assert (lane.backlog, lane.waiting_behind, lane.owed) == (2, 1, 4)
 
 
 async def test_conditions_name_what_needs_a_person(desk: StoreDesk, troubles: list[str]) -> None:
     troubles.append("the relay restarts")
     conditions = {condition.name: condition.count for condition in (await desk.status()).conditions}
-    assert conditions == {"trouble": 1, "in-doubt": 1, "parked": 2, "backlog": 3}
+    assert conditions == {"trouble": 1, "in-doubt": 1, "parked": 2, "waiting-behind": 1, "backlog": 2}
 
 
 async def test_a_flow_shows_its_owner_and_what_its_source_yielded(desk: StoreDesk) -> None:
@@ -241,9 +250,35 @@ async def test_a_trace_is_one_timeline_oldest_first(desk: StoreDesk) -> None:
     assert {step.is_subject for step in named.steps} == {False}
 
 
+async def test_what_waits_behind_a_dead_letter_is_no_backlog_and_says_so(desk: StoreDesk, database: Database) -> None:
+    await database.write(add_behind_po_2)
+    [lane] = (await desk.lanes()).items
+    assert (lane.pending, lane.waiting_behind, lane.backlog, lane.owed) == (3, 2, 2, 5)
+    [letter] = (await desk.dead_letters(Slice(), code="xref")).items
+    parked, pending = (await desk.trace("PO-2")).steps
+    [at_first], [at_last] = parked.deliveries, pending.deliveries
+    assert (at_first.letter, at_first.reason, at_first.behind) == (letter.id, "no such supplier", None)
+    assert (at_last.behind, at_last.behind_letter, at_last.letter) == (letter.delivery, letter.id, None)
+    assert pending.history[0].behind_letter == letter.id
+    assert (await desk.events(Slice(limit=1))).items[0].deliveries == pending.deliveries
+
+
+async def test_what_stands_behind_one_that_will_be_tried_again_is_backlog(desk: StoreDesk, database: Database) -> None:
+    def will_be_asked(connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE deliveries SET due_at = 1 WHERE state = 'in_doubt'")
+        connection.execute("UPDATE key_queues SET state = 'due', due_at = 1 WHERE partition_key = 'PO-3'")
+
+    await database.write(will_be_asked)
+    [lane] = (await desk.lanes()).items
+    assert (lane.waiting_behind, lane.backlog) == (0, 3)
+    [_, newer] = (await desk.trace("PO-3")).steps
+    assert (newer.deliveries[0].behind, newer.deliveries[0].behind_letter) == (3, None)
+
+
 async def test_a_key_nobody_spoke_of_is_not_found(desk: StoreDesk) -> None:
-    with pytest.raises(NotFoundError, match="PO-99"):
+    with pytest.raises(NotFoundError, match="PO-99") as refused:
         await desk.trace("PO-99")
+    assert "distctl dlq list" in refused.value.hint
 
 
 async def test_dead_letters_say_where_which_rule_and_what_to_do(desk: StoreDesk) -> None:
@@ -352,6 +387,8 @@ async def test_prometheus_gets_the_process_and_the_store(desk: StoreDesk) -> Non
     assert "distctl_up 1.0" in text
     assert 'distctl_deliveries{flow="f",state="in_doubt",target="n/erp"} 1.0' in text
     assert 'distctl_lane_wait_seconds{flow="f",target="n/erp"} 300.0' in text
+    assert 'distctl_deliveries_waiting_behind{flow="f",target="n/erp"} 1.0' in text
+    assert 'state="waiting_behind"' not in text
 
 
 async def test_a_reload_says_whether_anything_changed(desk: StoreDesk) -> None:

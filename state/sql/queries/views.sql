@@ -1,10 +1,28 @@
 -- :name lanes
 -- `due_since` is when the longest waiting key could have been sent: an index look-up, also with a million keys.
+-- `waiting_behind` begins at what blocks a key, which a person has yet to look at and which is therefore little.
+WITH blocking (delivery, key_id) AS (
+  SELECT d.id, d.key_id
+    FROM dead_letters letter INDEXED BY dead_letters_one_open JOIN deliveries d ON d.id = letter.delivery_id
+   WHERE letter.state = 'open' AND letter.delivery_id IS NOT NULL
+   UNION ALL
+  SELECT doubt.id, doubt.key_id
+    FROM deliveries doubt INDEXED BY deliveries_in_doubt
+   WHERE doubt.state = 'in_doubt' AND doubt.due_at IS NULL
+),
+waiting (lane_id) AS (
+  SELECT newer.lane_id
+    FROM blocking b
+    JOIN key_queues q ON q.id = b.key_id AND q.head = b.delivery AND q.state = 'blocked'
+    JOIN deliveries newer ON newer.key_id = q.id AND newer.settled_at IS NULL AND newer.state = 'pending'
+   LIMIT :most
+),
+waiting_of_lane (lane_id, deliveries) AS (SELECT lane_id, count(*) FROM waiting GROUP BY lane_id)
 SELECT l.flow, t.name AS target, l.tier, l.order_mode AS "order", l.state, l.shadow_of, t.breaker, t.breaker_reason,
        t.retry_at, t.last_success_at, l.pending, l.inflight, l.in_doubt, l.delayed, l.parked, l.delivered, l.superseded,
-       l.discarded, l.alike, l.different,
+       l.discarded, l.alike, l.different, coalesce(w.deliveries, 0) AS waiting_behind,
        (SELECT min(q.due_at) FROM key_queues q WHERE q.lane_id = l.id AND q.state = 'due' AND q.due_at <= :now) AS due_since
-  FROM lanes l JOIN targets t ON t.id = l.target_id
+  FROM lanes l JOIN targets t ON t.id = l.target_id LEFT JOIN waiting_of_lane w ON w.lane_id = l.id
  ORDER BY l.tier, l.flow, t.name;
 
 -- :name sources
@@ -55,16 +73,25 @@ SELECT seq FROM events WHERE id = :id;
 SELECT name, lower(hex(sha256)) AS sha256, size FROM raw_documents WHERE id = :id;
 
 -- :name deliveries_in_short
-SELECT d.event_seq, d.id AS delivery, t.name AS target, d.state, d.reference
+-- `behind` is the delivery of the same key that has to be settled first; the letters are the open ones.
+SELECT d.event_seq, d.id AS delivery, t.name AS target, d.state, d.reference,
+       letter.id AS letter, coalesce(letter.message, '') AS reason, q.head AS behind, ahead.id AS behind_letter
   FROM deliveries d JOIN lanes l ON l.id = d.lane_id JOIN targets t ON t.id = l.target_id
+  LEFT JOIN dead_letters letter ON letter.delivery_id = d.id AND letter.state = 'open'
+  LEFT JOIN key_queues q ON q.id = d.key_id AND q.head < d.id AND d.state = 'pending' AND l.order_mode <> 'any'
+  LEFT JOIN dead_letters ahead ON ahead.delivery_id = q.head AND ahead.state = 'open'
  WHERE d.event_seq IN (SELECT value FROM json_each(:seqs))
  ORDER BY d.id;
 
 -- :name deliveries
-SELECT d.event_seq, d.id AS delivery, t.name AS target, d.state, d.reference, l.flow, d.version, d.attempts, d.due_at,
+SELECT d.event_seq, d.id AS delivery, t.name AS target, d.state, d.reference,
+       letter.id AS letter, coalesce(letter.message, '') AS reason, q.head AS behind, ahead.id AS behind_letter, l.flow, d.version, d.attempts, d.due_at,
        nullif(lower(hex(d.idempotency_key)), '') AS idempotency_key, d.first_sent_at, d.last_sent_at, d.last_denied_at, d.settled_at,
        d.outcome, d.detail
   FROM deliveries d JOIN lanes l ON l.id = d.lane_id JOIN targets t ON t.id = l.target_id
+  LEFT JOIN dead_letters letter ON letter.delivery_id = d.id AND letter.state = 'open'
+  LEFT JOIN key_queues q ON q.id = d.key_id AND q.head < d.id AND d.state = 'pending' AND l.order_mode <> 'any'
+  LEFT JOIN dead_letters ahead ON ahead.delivery_id = q.head AND ahead.state = 'open'
  WHERE d.event_seq IN (SELECT value FROM json_each(:seqs))
  ORDER BY d.id;
 
