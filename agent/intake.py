@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -49,6 +50,10 @@ from state.outbox import Lane, Outbox, Owed
 
 _log = logging.getLogger("distctl.intake")
 _PATIENCE: Final = RetryPolicy(longest=timedelta(minutes=1))
+
+_LINE: Final = re.compile(r"(?P<head>.*)\bline (?P<line>[0-9]{1,12})", re.DOTALL)
+RANGES_LIMIT: Final = 5
+"""Ranges of lines that the place of one dead letter names."""
 
 _Passing: TypeAlias = NotConnectedError | TransientError | StoreError
 
@@ -250,14 +255,15 @@ class Intake:
         return self._letter(
             batch,
             position=rows[0].position,
-            place=rows[0].place if len(rows) == 1 else f"{rows[0].place} to {rows[-1].place}",
-            field=error.place,
+            place=_place(rows),
+            field=error.place.removeprefix("field "),
             rule=error.rule or error.message,
             code=error.code,
             shown=error.shown,
             message=error.message,
             hint=error.hint,
-            raw=b"".join(row.raw for row in rows),
+            raw=b"\n".join(row.raw for row in rows),
+            content=b"".join(row.raw for row in rows),
         )
 
     def _letter(
@@ -273,6 +279,7 @@ class Intake:
         message: str,
         hint: str,
         raw: bytes,
+        content: bytes | None = None,  # what its id is made of; default `raw`
     ) -> Letter:
         spec = self._flow.spec
         identity = event_id(
@@ -281,7 +288,7 @@ class Intake:
             batch=batch.document.identity,
             position=position,
             key="dead-letter",
-            content=raw,
+            content=raw if content is None else content,
         )
         return Letter(
             record_id=identity,
@@ -390,6 +397,30 @@ def _own_fault(record: SourceRecord | UnreadableRecord, error: Exception) -> Rej
     )
 
 
+def _place(rows: Sequence[SourceRecord]) -> str:
+    """Where the rows of one document stand: `orders.csv lines 12-14, 20`; of rows that have no lines, the first and the last."""
+    if len(rows) == 1:
+        return rows[0].place
+    found = [_LINE.fullmatch(row.place) for row in rows]
+    lines = [int(one["line"]) for one in found if one is not None]
+    heads = {one and one["head"] for one in found}
+    if len(heads) > 1 or len(lines) < len(rows):
+        return f"{rows[0].place} to {rows[-1].place}"
+    return f"{heads.pop()}lines {_ranges(lines)}"
+
+
+def _ranges(lines: Sequence[int]) -> str:
+    """`12-14, 20`, at most `RANGES_LIMIT` of them."""
+    ranges: list[list[int]] = []
+    for line in lines:
+        if ranges and line == ranges[-1][1] + 1:
+            ranges[-1][1] = line
+        else:
+            ranges.append([line, line])
+    told = [f"{first}-{last}" if first < last else str(first) for first, last in ranges[:RANGES_LIMIT]]
+    return ", ".join(told) + (f" and more up to {lines[-1]}" if len(ranges) > RANGES_LIMIT else "")
+
+
 def source_name(flow: CompiledFlow) -> str:
     """How the store knows the source of a flow: `recommendations@dc-north/planning`."""
     return f"{flow.spec.flow}@{flow.source}"
@@ -403,10 +434,10 @@ def _report(document: str, letters: Sequence[Letter]) -> None:
     for code, alike in kinds.items():
         first = alike[0]
         more = f" (and {len(alike) - 1} more like it)" if len(alike) > 1 else ""
+        told = first.message if first.message.startswith(first.place) else f"{first.place}: {first.message}"
         _log.warning(
-            "set aside %s: %s%s. %s",
-            first.place,
-            first.message,
+            "set aside %s%s. %s",
+            told,
             more,
             first.hint,
             extra={"flow": first.flow, "code": code, "place": first.place, "document": document, "count": len(alike)},

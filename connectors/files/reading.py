@@ -22,7 +22,7 @@ from connectors.base import RawDocument, SourceRecord, UnreadableRecord
 from connectors.files.folder import Fingerprint, fingerprint_at, kind_of, open_untricked
 from connectors.files.ledger import Identity
 from connectors.formats.codec import decode
-from connectors.formats.records import BadRecord, ByteSource, Record
+from connectors.formats.records import BadRecord, ByteSource, Record, place
 from connectors.formats.settings import FormatSettings
 from state.model.errors import RejectedError
 from state.model.visible import visible
@@ -204,13 +204,12 @@ def _record(found: Record | BadRecord, inspected: Inspected) -> SourceRecord | U
 
 
 def _unreadable(found: BadRecord, inspected: Inspected) -> UnreadableRecord:
-    where = f"{inspected.shown_name} {found.place}".rstrip()
     return UnreadableRecord(
         position=str(found.number),
-        place=where,
+        place=f"{inspected.shown_name} {place(found.line, found.column)}".rstrip(),
         rule=found.rule,
         shown=found.shown,
-        message=f"{where}: {found.rule}",
+        message=f"{inspected.shown_name} {found.place}".rstrip() + f": {found.rule}",
         hint=found.hint,
         code=found.code,
         raw=found.raw,

@@ -816,6 +816,14 @@ async def test_every_error_names_its_cure(make_site: Sites) -> None:
         assert letter.place.split()[0] in letter.message
 
 
+async def test_a_ragged_row_is_placed_once_with_its_field_beside_it(make_site: Sites) -> None:
+    site = make_site()
+    site.put("ragged.csv", b"a,b\n1,2,3\n")
+    await site.run()
+    [letter] = site.letters
+    assert (letter.place, letter.field) == ("ragged.csv line 2", "#3")
+
+
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(ValueError, match="patern"):
         SourceSettings.model_validate({"folder": "in", "format": CsvSettings(), "patern": "*"})

@@ -327,3 +327,62 @@ async def test_a_record_that_breaks_our_own_code_is_set_aside_and_the_rest_goes_
         events = await database.read(lambda c: c.execute("SELECT subject FROM events").fetchall())
     assert letters == [("line 1", "intake-fault")]
     assert events == [("R-1",)]
+
+
+def grouped_flow(folder: Path) -> CompiledEstate:
+    """The flow of `an_estate`, its rows being the lines of purchase orders."""
+    spec = an_estate(targets=[{"system": "n/erp"}], folder=folder).estate.model_dump(mode="json")
+    flow = spec["flows"]["reco"]
+    flow["contract"], flow["order"] = "purchase-order/1", {}
+    flow["mapping"] = {
+        "group_by": ["record.id"],
+        "fields": {"po_no": "record.id"},
+        "lines": {"line_no": "line_number", "sku": "record.sku", "quantity": {"value": "record.qty", "unit": "'EA'"}},
+    }
+    return compile_estate(Estate.model_validate(spec))
+
+
+def order_rows(*quantities: tuple[int, str]) -> list[SourceRecord]:
+    return [
+        SourceRecord(
+            position=str(line),
+            place=f"best.csv line {line}",
+            fields={"id": "P-1", "sku": "S-1", "qty": quantity, "day": "2026-03-02"},
+            raw=b"P-1;%d" % line,
+        )
+        for line, quantity in quantities
+    ]
+
+
+async def the_letter(tmp_path: Path, rows: Sequence[SourceRecord]) -> tuple[str, str, str, bytes]:
+    """Place, field, message and raw bytes of the one dead letter that the rows of a document become."""
+    compiled = grouped_flow(tmp_path)
+    async with temporary_database(tmp_path, now=CLOCK.now()) as database:
+        await database.write(partial(in_force, compiled))
+        intake = an_intake(compiled, the_ground(tmp_path, database), SourceThatCannotWait())
+        document = RawDocument(name="best.csv", sha256="0" * 64, size=2, content=b"12")
+        await intake.take_in(Batch(document=document, records=rows))
+        [letter] = await database.read(
+            lambda c: c.execute("SELECT place, field, message, raw FROM dead_letters").fetchall()
+        )
+    return cast("tuple[str, str, str, bytes]", letter)
+
+
+async def test_the_rows_of_a_refused_document_stay_lines(tmp_path: Path) -> None:
+    *_, raw = await the_letter(tmp_path, order_rows((12, "many"), (13, "1")))
+    assert raw == b"P-1;12\nP-1;13"
+
+
+async def test_a_refused_document_is_placed_once_with_its_lines_and_its_field(tmp_path: Path) -> None:
+    place, field, message, _ = await the_letter(tmp_path, order_rows((12, "1"), (13, "many"), (20, "1")))
+    assert (place, field) == ("best.csv lines 12-13, 20", "qty")
+    assert message.startswith("best.csv line 13: field qty must be a decimal")
+
+
+async def test_the_log_tells_the_place_of_what_is_set_aside_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await the_letter(tmp_path, order_rows((6, "many")))
+    assert [one.getMessage().count("best.csv line 6") for one in caplog.records if "set aside" in one.getMessage()] == [
+        1
+    ]
