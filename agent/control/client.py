@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from agent.control.desk import VERIFY_SECONDS
 from agent.control.endpoint import connect
 from agent.control.schema import (
+    Answer,
     AuditRow,
     AuditVerdict,
     Caller,
@@ -64,15 +65,16 @@ _ERROR_OF_EXIT_CODE: Final[dict[int, type[DistctlError]]] = {
 
 
 class ControlClient:
-    """Asks the agent behind the socket at `path`.
+    """Asks the agent behind the socket at `path`, and where `site` is given believes the agent of that site only.
 
-    Every method raises `NotConnectedError` where no agent answers, and otherwise what the agent raised: `NotFoundError`,
-    `DeniedError`, `ConflictError`, `StoreError`, `ConfigError`.
+    Every method raises `NotConnectedError` where no agent answers, `ConfigError` where another site's does, and otherwise what
+    the agent raised: `NotFoundError`, `DeniedError`, `ConflictError`, `StoreError`, `ConfigError`.
     """
 
-    def __init__(self, path: Path, *, deadline: float = _DEADLINE_SECONDS) -> None:
+    def __init__(self, path: Path, *, site: str | None = None, deadline: float = _DEADLINE_SECONDS) -> None:
         """`deadline` in seconds is for a whole call, from connect to the last byte."""
         self.path = path
+        self._site = site
         self._deadline = deadline
 
     def status(self) -> Status:
@@ -156,6 +158,8 @@ class ControlClient:
 
     def reload(self) -> Reloaded:
         """Have the agent read its estate folder again now. Raises `InDoubtError` where it was asked and gave no answer."""
+        if self._site:
+            self.health()  # before anything changes: is it the agent that is meant?
         return self._parse(Reloaded, self._answer("POST", "/v1/estate/reload"))
 
     def _get(self, model: type[Model], path: str, **query: str | int | None) -> Model:
@@ -189,7 +193,7 @@ class ControlClient:
 
     def _parse(self, model: type[Model], body: bytes) -> Model:
         try:
-            return model.model_validate_json(body)
+            answer = model.model_validate_json(body)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or "the answer"
@@ -198,6 +202,9 @@ class ControlClient:
                 hint="install the same version of distctl as the agent's: compare `distctl --version` with the agent's log",
                 code="version-mismatch",
             ) from None
+        if self._site and isinstance(answer, Answer) and answer.site != self._site:
+            raise _other_site(self.path, self._site, answer.site)
+        return answer
 
     def _error(self, status: int, body: bytes) -> DistctlError:
         try:
@@ -220,6 +227,11 @@ def gather(fetch: Callable[[int, str | None], Page[Row]], *, limit: int) -> Iter
         cursor = page.next
         if cursor is None:
             return
+
+
+def _other_site(path: Path, wanted: str, found: str) -> ConfigError:
+    hint = f"name the --data folder or the --socket of {wanted}, or leave out --site (and DISTCTL_SITE)"
+    return ConfigError(f"the agent at {path} is that of site {found}, not of {wanted}", hint=hint, code="other-site")
 
 
 def _not_connected(path: Path, error: Exception) -> NotConnectedError:

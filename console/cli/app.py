@@ -77,7 +77,18 @@ def distctl(
 ) -> None:
     """Keeps a distributor's systems in step: see what flows, what waits, what was set aside, and why."""
     del version
-    context.obj = Session(socket=socket, data=data, site=site, output=standard_output(format=output, is_plain=no_color))
+    context.obj = Session(
+        socket=socket,
+        data=data,
+        site=site,
+        on_command_line=frozenset(name for name in ("socket", "data", "site") if _is_on_command_line(context, name)),
+        output=standard_output(format=output, is_plain=no_color),
+    )
+
+
+def _is_on_command_line(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -21,17 +21,24 @@ class Session:
     socket: Path | None
     data: Path | None
     site: str | None
+    on_command_line: frozenset[str] = frozenset()  # which of the three above; the others are from the environment
     output: Output
 
     def socket_path(self) -> Path:
-        """The agent's socket: named, in the named data folder, of the named site, or of the only agent here."""
+        """The agent's socket: named, in the named data folder, of the named site, or of the only agent here.
+
+        What stands on the command line overrules all of the environment: `--site` means that site, whatever `DISTCTL_DATA` says.
+        """
         from agent.control.endpoint import data_folder, socket_in
 
-        if self.socket is not None:
+        if self.socket is not None and self._is_meant("socket"):
             return self.socket
-        if self.data is not None:
+        if self.data is not None and self._is_meant("data"):
             return socket_in(self.data)
-        return socket_in(data_folder(self.site)) if self.site else _only_socket()
+        return socket_in(data_folder(self.site)) if self.site and self._is_meant("site") else _only_socket()
+
+    def _is_meant(self, name: str) -> bool:
+        return name in self.on_command_line or not self.on_command_line
 
     def data_path(self, site: str) -> Path:
         """The data folder of the agent of `site`."""
@@ -40,10 +47,10 @@ class Session:
         return self.data or data_folder(site)
 
     def client(self) -> ControlClient:
-        """A client of the agent that is meant."""
+        """A client of the agent that is meant; the answer of another site's agent is refused."""
         from agent.control.client import ControlClient
 
-        return ControlClient(self.socket_path())
+        return ControlClient(self.socket_path(), site=self.site if self._is_meant("site") else None)
 
 
 def session_of(context: typer.Context) -> Session:

@@ -467,6 +467,25 @@ def test_two_agents_here_need_a_name(desk: WrittenDesk, tmp_path: Path) -> None:
     assert "a, b" in several.stderr
 
 
+def test_a_site_on_the_command_line_overrules_the_environment(agent: Path, tmp_path: Path) -> None:
+    data = str(agent.parent.parent)
+    home = {"XDG_STATE_HOME": str(tmp_path), "DISTCTL_DATA": data}
+    assert as_a_process("status", **home).returncode == ExitCode.DONE
+    answer = as_a_process("--site", "nowhere", "status", **home)
+    assert (answer.returncode, answer.stdout) == (ExitCode.UNREACHABLE, "")
+    assert "nowhere/control/agent.sock" in answer.stderr
+    named = as_a_process("--data", data, "status", DISTCTL_SITE="nowhere", DISTCTL_SOCKET="/nowhere")
+    assert named.returncode == ExitCode.DONE
+
+
+def test_the_agent_of_another_site_is_not_believed(agent: Path) -> None:
+    answer = distctl("--site", "berlin", "--socket", agent, "status")
+    assert (answer.returncode, answer.stdout) == (ExitCode.USAGE, "")
+    assert "is that of site dc-north, not of berlin" in answer.stderr
+    assert "--data" in answer.stderr
+    assert distctl("--site", "dc-north", "--socket", agent, "status").returncode == ExitCode.DONE
+
+
 def test_a_defect_of_ours_leaves_a_report_and_no_traceback(tmp_path: Path) -> None:
     code = (
         "import console.cli.session as s\n"

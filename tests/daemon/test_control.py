@@ -103,6 +103,12 @@ def test_the_change_is_made_in_the_callers_name(client: ControlClient, desk: Wri
     assert desk.reloaded_by == [client.caller().user]
 
 
+def test_the_agent_of_another_site_is_not_told_to_change_anything(path: Path, desk: WrittenDesk) -> None:
+    with pytest.raises(ConfigError, match="that of site dc-north, not of berlin"):
+        ControlClient(path, site="berlin").reload()
+    assert desk.reloaded_by == []
+
+
 def test_the_socket_is_closed_to_others(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o750
