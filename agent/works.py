@@ -19,7 +19,7 @@ from pathlib import Path
 
 from agent.crash_points import CrashPoint
 from agent.estate.compiled import CompiledEstate, CompiledFlow
-from agent.estate.connections import merged_settings
+from agent.estate.connections import merged_settings, source_settings
 from agent.intake import Intake, StoredMemory, source_name
 from agent.leases import Leases
 from agent.raw_archive import RawArchive
@@ -265,7 +265,7 @@ def _open_source(ground: Ground, estate: Estate, flow: CompiledFlow) -> Source:
     connector = registry.find(system.connector)
     if connector.source_settings is None or connector.make_source is None:
         raise ConfigError(f"connector {system.connector} cannot be read from", code="no-source")
-    settings = connector.source_settings.model_validate(merged_settings(system, flow.spec.source.settings))
+    settings = connector.source_settings.model_validate(source_settings(system, flow.spec.source))
     return connector.make_source(settings, _surroundings(ground, source_name(flow), system))
 
 

@@ -140,6 +140,7 @@ class _FlowCheck:
             path=path,
             system_file=self._loaded.site_files[site],
             system_path=("systems", system),
+            fields=self.spec.source.fields if end == "source" else {},
         )
 
     def _order_findings(self) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ValidationError
@@ -13,7 +13,7 @@ from agent.estate.validation import Complaint, complaints
 from agent.estate.yaml_document import Path, YamlDocument
 from connectors.registry import Connector, find
 from state.model.errors import ConfigError
-from state.model.estate import SystemSpec
+from state.model.estate import FieldSpec, SourceSpec, SystemSpec
 
 End: TypeAlias = Literal["source", "sink"]
 
@@ -23,6 +23,19 @@ _SETTINGS: Final = "settings"
 def merged_settings(system: SystemSpec, own: Mapping[str, Any]) -> dict[str, Any]:
     """The system's settings with those of the flow over them, key by key; a nested table is replaced as a whole."""
     return {**system.settings, **own}
+
+
+def source_settings(system: SystemSpec, source: SourceSpec) -> dict[str, Any]:
+    """The merged settings of a source, told which columns the header of its CSV must name."""
+    return _naming_columns(merged_settings(system, source.settings), source.fields)
+
+
+def _naming_columns(settings: dict[str, Any], fields: Mapping[str, FieldSpec]) -> dict[str, Any]:
+    """With the flow's required fields as the header's, so that a file without one of them is refused once and not row by row."""
+    form = settings.get("format")
+    if not isinstance(form, dict) or form.get("kind") != "csv" or form.get("columns") or "required" in form:
+        return settings
+    return {**settings, "format": {**form, "required": [name for name, spec in fields.items() if spec.required]}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +49,7 @@ class Connection:
     path: Path  # of the source or the target in `file`
     system_file: YamlDocument
     system_path: Path
+    fields: Mapping[str, FieldSpec] = field(default_factory=dict)  # that a source declares
 
     def check(self) -> tuple[BaseModel | None, list[Finding]]:
         """The validated settings, and what is wrong with them, in whichever file it stands."""
@@ -55,7 +69,7 @@ class Connection:
         return self._validated(connector, model)
 
     def _validated(self, connector: Connector, model: type[BaseModel]) -> tuple[BaseModel | None, list[Finding]]:
-        settings = merged_settings(self.system, self.own)
+        settings = _naming_columns(merged_settings(self.system, self.own), self.fields)
         try:
             checked = model.model_validate(settings)
         except ValidationError as error:

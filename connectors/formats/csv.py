@@ -8,6 +8,7 @@ somebody wrote into a field, and never become rows.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -300,11 +301,12 @@ def _missing_names(names: tuple[str, ...], body: str, line: int, settings: CsvSe
     other = next((mark for mark in (";", "\t", ",", "|") if mark != settings.delimiter and mark in body), None)
     near = get_close_matches(missing[0], names, n=1)
     if len(names) == 1 and other is not None:
-        hint = f"The line is separated by {other!r}: set delimiter"
+        hint = f"The line is separated by another mark, set delimiter: {json.dumps(other)}"
     elif near:
         hint = f"The header has {show(near[0])!r}: correct one of the two names"
     else:
-        hint = "Have the sender write the header line, or set columns"
+        seen = ", ".join(show(name) for name in names[:8])
+        hint = f"The header names {seen}: correct one of the two, or set columns if there is no header line"
     return Flaw(
         code="csv-header-missing",
         rule=f"the header does not name {', '.join(missing)}",

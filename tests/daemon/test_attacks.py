@@ -386,3 +386,24 @@ async def test_the_log_tells_the_place_of_what_is_set_aside_once(
     assert [one.getMessage().count("best.csv line 6") for one in caplog.records if "set aside" in one.getMessage()] == [
         1
     ]
+
+
+async def test_a_file_whose_column_was_renamed_is_refused_once_and_not_row_by_row(tmp_path: Path) -> None:
+    compiled = an_estate(targets=[{"system": "n/erp"}], folder=tmp_path)
+    (tmp_path / "planning").mkdir()
+    (tmp_path / "erp").mkdir()
+    rows = "".join(f"R-{number},S-1,1,2026-03-02\n" for number in range(20))
+    (tmp_path / "planning/reco.csv").write_text(f"id,sku,quantity,day\n{rows}", encoding="utf-8")
+    async with temporary_database(tmp_path, now=CLOCK.now()) as database:
+        await database.write(partial(in_force, compiled))
+        works = await open_works(the_ground(tmp_path, database), compiled)
+        ending = asyncio.Event()
+        letters: list[tuple[str, str]] = []
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(works.run(ending))
+            async with asyncio.timeout(5):
+                while not letters:
+                    await asyncio.sleep(0.05)
+                    letters = await database.read(lambda c: c.execute("SELECT code, rule FROM dead_letters").fetchall())
+            ending.set()
+    assert letters == [("csv-header-missing", "the header does not name qty")]

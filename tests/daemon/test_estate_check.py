@@ -196,7 +196,7 @@ SAMPLE_MISTAKES = [
     ("3,CS", "3,XXQ", "samples/reco.csv:3", "quantity.unit", "flows/recommendations.yaml:30:"),
     ("3,CS", "-3,CS", "samples/reco.csv:3", "quantity", "flows/recommendations.yaml:30:"),
     ("low stock", '"low', "samples/reco.csv:3:48", "", ""),
-    (",ordered,", ",orderd,", "samples/reco.csv:2", "field ordered is required and missing", "'orderd'"),
+    (",ordered,", ",orderd,", "samples/reco.csv", "the header does not name ordered", "orderd"),
 ]
 
 
@@ -214,6 +214,24 @@ def test_a_secret_is_never_shown(folder: Path) -> None:
     found = errors(folder)
     assert [one.code for one in found].count("literal-secret") == 2
     assert "hunter2" not in "".join(map(str, found))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "hint"),
+    [("sku,qty", "sku,quantity", "The header names reco_id, sku, quantity"), (",", ";", 'set delimiter: ";"')],
+)
+def test_a_header_without_a_declared_column_is_one_mistake(folder: Path, old: str, new: str, hint: str) -> None:
+    path = folder / "samples/reco.csv"
+    path.write_text(SAMPLE.replace(old, new), encoding="utf-8")
+    [found] = errors(folder)
+    assert (found.file, found.code) == ("samples/reco.csv", "csv-header-missing")
+    assert "qty" in found.message
+    assert hint in found.hint
+
+
+def test_a_header_may_lack_a_column_that_is_not_required(folder: Path) -> None:
+    (folder / "samples/reco.csv").write_text(SAMPLE.replace(",note", ",remark"), encoding="utf-8")
+    assert check(folder) == []
 
 
 def test_several_mistakes_are_found_at_once_and_sorted_by_place(folder: Path) -> None:
