@@ -35,6 +35,11 @@ def sources(connection: sqlite3.Connection) -> dict[str, Row]:
     return {row.pop("name"): row for row in _rows(connection, _SQL.sources)}
 
 
+def flows_ever(connection: sqlite3.Connection) -> set[str]:
+    """The names of all flows that ever read or owed anything here."""
+    return {row[0] for row in connection.execute(_SQL.flows_ever)}
+
+
 def count_events(connection: sqlite3.Connection) -> int:
     """How many events were ever taken in."""
     return _number(connection, _SQL.last_event)

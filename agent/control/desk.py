@@ -36,7 +36,10 @@ class Slice:
 
 
 class Desk(Protocol):
-    """Answers for one agent. Lists come newest first. Raises the errors of `state.model.errors`."""
+    """Answers for one agent. Lists come newest first. Raises the errors of `state.model.errors`.
+
+    A list of a `flow` that never was raises `NotFoundError`: an empty list would say that all is well with it.
+    """
 
     async def status(self) -> Status:
         """The agent in one answer."""

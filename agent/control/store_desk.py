@@ -42,6 +42,7 @@ from state.database import Database
 from state.model.clock import Clock, to_millis
 from state.model.errors import ConfigError, DistctlError, NotFoundError
 from state.model.estate import Estate, FlowSpec
+from state.model.suggestion import suggestion
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -109,7 +110,8 @@ class StoreDesk:
     async def events(self, part: Slice, *, flow: str | None = None, key: str | None = None) -> Page[EventRow]:
         """Events, of one flow or about one business key."""
         query = partial(views.events, before=_before(part), limit=part.limit + 1, flow=flow, key=key)
-        return Page[EventRow](**self._page(EventRow, await self._database.read(query), part, "seq"))
+        rows = await self._read_of_flow(query, flow)
+        return Page[EventRow](**self._page(EventRow, rows, part, "seq"))
 
     async def event(self, event: str) -> EventDetail:
         """One event by its id or its local number."""
@@ -133,7 +135,8 @@ class StoreDesk:
         """Dead letters that are open; with `closed` the others too."""
         before, limit = _before(part), part.limit + 1
         query = partial(views.dead_letters, before=before, limit=limit, flow=flow, code=code, closed=closed)
-        return Page[DeadLetterRow](**self._page(DeadLetterRow, await self._database.read(query), part, "id"))
+        rows = await self._read_of_flow(query, flow)
+        return Page[DeadLetterRow](**self._page(DeadLetterRow, rows, part, "id"))
 
     async def dead_letter(self, number: int) -> DeadLetterDetail:
         """One dead letter with its raw bytes."""
@@ -146,7 +149,8 @@ class StoreDesk:
     async def in_doubt(self, part: Slice, *, flow: str | None = None) -> Page[InDoubtRow]:
         """Deliveries in doubt."""
         query = partial(views.in_doubt, before=_before(part), limit=part.limit + 1, flow=flow)
-        return Page[InDoubtRow](**self._page(InDoubtRow, await self._database.read(query), part, "delivery"))
+        rows = await self._read_of_flow(query, flow)
+        return Page[InDoubtRow](**self._page(InDoubtRow, rows, part, "delivery"))
 
     async def in_doubt_delivery(self, delivery: int) -> InDoubtDetail:
         """One delivery in doubt with its evidence."""
@@ -192,6 +196,18 @@ class StoreDesk:
         """Read the estate folder again now."""
         changed = await self._running.reload(caller)
         return Reloaded(**self._about(), estate_hash=self._running.estate().hash, changed=changed)
+
+    async def _read_of_flow(
+        self, query: Callable[[sqlite3.Connection], list[views.Row]], flow: str | None
+    ) -> list[views.Row]:
+        """The rows; where there are none, raises `NotFoundError` if the flow never was."""
+        rows = await self._database.read(query)
+        if flow is None or rows or flow in self._running.estate().flows:
+            return rows
+        known = {*self._running.estate().flows, *await self._database.read(views.flows_ever)}
+        if flow not in known:
+            raise NotFoundError(f"there is no flow {flow}", hint=suggestion(flow, known), code="no-flow")
+        return rows
 
     def _about(self) -> dict[str, Any]:
         return {

@@ -222,7 +222,18 @@ async def test_events_come_newest_first_page_by_page(desk: StoreDesk) -> None:
 async def test_events_are_found_by_flow_and_by_any_key_they_name(desk: StoreDesk) -> None:
     assert len((await desk.events(Slice(), key="SKU-1")).items) == 5
     assert [row.seq for row in (await desk.events(Slice(), key="PO-3", flow="f")).items] == [4, 3]
-    assert (await desk.events(Slice(), flow="other")).items == []
+    assert (await desk.events(Slice(), flow="f", key="PO-99")).items == []
+
+
+async def test_a_flow_that_never_was_is_not_found_and_its_neighbour_is_named(database: Database) -> None:
+    orders = ESTATE.flows["f"].model_copy(update={"flow": "orders"})
+    desk = StoreDesk(database, running(estate=ESTATE.model_copy(update={"flows": {"orders": orders}})))
+    for ask in (desk.events, desk.dead_letters, desk.in_doubt):
+        with pytest.raises(NotFoundError, match="there is no flow ordrs") as refused:
+            await ask(Slice(), flow="ordrs")
+        assert refused.value.hint == "did you mean orders?"
+        assert (await ask(Slice(), flow="orders")).items == []
+    assert (await desk.events(Slice(), flow="f", key="PO-99")).items == []  # gone from the estate, and known
 
 
 async def test_one_event_is_found_by_number_and_by_id(desk: StoreDesk) -> None:

@@ -28,6 +28,10 @@ SELECT l.flow, t.name AS target, l.tier, l.order_mode AS "order", l.state, l.sha
 -- :name sources
 SELECT name, records, unreadable, last_batch_at FROM sources;
 
+-- :name flows_ever
+-- Every flow that ever read or owed anything here, also those that the estate no longer has.
+SELECT flow FROM lanes UNION SELECT substr(name, 1, instr(name, '@') - 1) FROM sources;
+
 -- :name last_event
 -- The last number given, which is how many events there ever were.
 SELECT seq FROM sqlite_sequence WHERE name = 'events';
