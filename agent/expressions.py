@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import Any, Final, NoReturn, TypeAlias
 
 from cel_expr_python import cel
@@ -548,6 +549,11 @@ def _compile_error(source: str, message: str, roots: Mapping[str, Shape]) -> Con
     line, column, text = max(int(found[1]), 1), max(int(found[2]), 1), found[3]
     if undeclared := re.match(r"undeclared reference to '([^']+)'", text):
         name = undeclared[1]
+        if name == source.strip() and name.isidentifier() and not get_close_matches(name, roots, n=1):
+            hint = (
+                f"a text that is meant literally is quoted twice: \"'{name}'\"; a path begins with {', '.join(roots)}"
+            )
+            return _at(source, 0, f"{shown(name)} is not known here", hint, "unknown-name")
         at = re.search(rf"(?<![\w.]){re.escape(name.partition('.')[0])}(?!\w)", source)
         return _at(
             source,

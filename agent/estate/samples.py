@@ -144,6 +144,8 @@ class Sample:
     def _from_error(self, error: RejectedError, line: int, path: Path, prefix: str = "") -> Finding:
         if error.place.startswith("mapping "):
             path = ("mapping", *_written_path(error.place))
+        elif error.place.startswith("field "):
+            path = ("source", "fields", error.place.removeprefix("field "))
         place = "{}:{}:{}".format(self.file.file, *self.file.at(path))
         hint = f"{error.hint}; see {place}" if error.hint else f"see {place}"
         return self._at(line, 0, prefix + error.message, hint, error.code)

@@ -149,6 +149,7 @@ MISTAKES = [
     (FLOWS, "value: record.qty,", "value: record.qyt,", f"{FLOWS}:30:30", "no field 'qyt'", "did you mean qty?"),
     (FLOWS, 'type: "\'buy\'"', "type: \"record.sku + recrd.to\"", f"{FLOWS}:25:25", "'recrd.to' is not known", "record?"),
     (FLOWS, "sku: record.sku\n", "sku: trimm(record.sku)\n", f"{FLOWS}:27:10", "no function trimm()", "trim?"),
+    (FLOWS, "to_loc: record.to", "to_loc: EUR", f"{FLOWS}:29:13", "'EUR' is not known", "quoted twice: \"'EUR'\";"),
     (FLOWS, "to_loc: record.to", "to_loc: record.to +", f"{FLOWS}:29:24", "ends too early", "docs/estate.md"),
     (FLOWS, "to_loc: record.to", "to_loc: record.qty + 1.5", f"{FLOWS}:29:24", "cannot take (decimal, double)", "exact"),
     (FLOWS, "to_loc: record.to", "to_lok: record.to", f"{FLOWS}:29:5", "has no field 'to_lok'", "did you mean to_loc?"),
@@ -190,7 +191,7 @@ def test_an_estate_without_mistakes_has_no_findings(folder: Path) -> None:
 
 
 SAMPLE_MISTAKES = [
-    ("12.50,EA", "12.5O,EA", "samples/reco.csv:2", "field qty must be a decimal", "flows/recommendations.yaml:"),
+    ("12.50,EA", "12.5O,EA", "samples/reco.csv:2", "field qty must be a decimal", "flows/recommendations.yaml:12:10"),
     ("2026-03-01,2026-03-10,low", "2026-02-30,2026-03-10,low", "samples/reco.csv:3", "date of the calendar", ""),
     ("R-2,SKU-2", ",SKU-2", "samples/reco.csv:3", "field reco_id is required and empty", ""),
     ("3,CS", "3,XXQ", "samples/reco.csv:3", "quantity.unit", "flows/recommendations.yaml:30:"),
@@ -207,6 +208,18 @@ def test_a_mistake_in_a_sample_names_its_line_and_the_expression_that_reads_it(
     edit(folder, "samples/reco.csv", old, new)
     found = [one for one in errors(folder) if one.place == place and message in one.message and hint in one.hint]
     assert found, "\n".join(map(str, check(folder)))
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("quantity: record.qty", "quantity(record.x, 'EA')"),
+        ("quantity: {value: record.qty, unit: record.unit}\n    unit_cost: record.qty", "money(record.x, 'EUR')"),
+    ],
+)
+def test_a_number_where_an_object_is_needed_is_told_what_makes_it(folder: Path, line: str, hint: str) -> None:
+    edit(folder, FLOWS, "quantity: {value: record.qty, unit: record.unit}", line)
+    assert {hint in one.hint for one in errors(folder)} == {True}
 
 
 def test_a_secret_is_never_shown(folder: Path) -> None:

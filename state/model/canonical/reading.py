@@ -19,6 +19,10 @@ from state.model.visible import visible
 
 MAXIMUM_BYTES: Final = 16 * 1024 * 1024
 _LISTED: Final = 5
+_MADE_BY: Final = {
+    **dict.fromkeys(("Money", "UnitPrice"), "Make it in the mapping, with its currency: money(record.x, 'EUR')"),
+    "Quantity": "Make it in the mapping, with its unit: quantity(record.x, 'EA')",
+}
 
 
 def parse(contract: str, data: bytes | Mapping[str, Any]) -> Entity:
@@ -103,7 +107,8 @@ def _explained(kind: type[Entity], error: ErrorDetails) -> tuple[str, str, str]:
         case "too_long":
             return f"at most {context['max_length']} items are allowed", "Split the document", "too-many"
         case "model_type" | "dataclass_type" | "dict_type":
-            return "an object is needed", "Give the fields by name", "not-an-object"
+            made = _MADE_BY.get(str(context.get("class_name")), "Give the fields by name")
+            return "an object is needed", made, "not-an-object"
         case other:
             return error["msg"], "Compare the field with the contract", other.replace("_", "-")
 
