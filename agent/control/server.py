@@ -236,12 +236,13 @@ def _answer_with_problems(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         found = error.errors()[0]
-        place = ".".join(str(part) for part in found["loc"])
+        place = ".".join(str(part) for part in found["loc"][1:] or found["loc"])  # the first says only: query or path
+        rule = found["msg"].replace("String should", "it must").replace("Input should", "it must")
         return _problem(
             Problem(
                 title="invalid request",
                 status=422,
-                detail=f"{place}: {found['msg']}",
+                detail=rule,
                 code="invalid-request",
                 hint="the API is described at /openapi.json",
                 exit_code=2,

@@ -6,6 +6,7 @@ besides these tables. Errors are one line on stderr that says what, where and wh
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from io import TextIOWrapper
@@ -18,6 +19,7 @@ from typer.main import get_command
 from console.cli.group import COMPLETE_VARIABLE, lazy_group, new_app
 from console.cli.output import Format, standard_output
 from console.cli.session import Session
+from console.cli.usage import UsageError, complain_of_usage
 from console.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -96,14 +98,31 @@ def main(arguments: list[str] | None = None) -> None:
     from state.model.errors import DistctlError
 
     given = sys.argv[1:] if arguments is None else arguments
+    _have_streams()
     _write_whatever_comes()
     try:
-        _prepare_completion()
-        get_command(app).main(hoist(given), prog_name="distctl", complete_var=COMPLETE_VARIABLE)
+        raise SystemExit(_run(hoist(given)))
     except DistctlError as error:
         _complain(error)
     except Exception as error:  # noqa: BLE001 - the last catcher: people get a line and a report, never a traceback
         _report_crash(error, given)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run the command that `arguments` name; returns its exit code."""
+    _prepare_completion()
+    try:
+        ended = get_command(app).main(
+            arguments, prog_name="distctl", complete_var=COMPLETE_VARIABLE, standalone_mode=False
+        )
+    except UsageError as error:
+        ended = complain_of_usage(error, standard_output())
+    except typer.Abort:
+        ended = ExitCode.INTERRUPTED
+    except OSError:
+        standard_output().end()  # typer writes help by itself: is that what failed?
+        raise
+    return ended if isinstance(ended, int) else ExitCode.DONE
 
 
 def hoist(arguments: Iterable[str]) -> list[str]:
@@ -136,6 +155,14 @@ def _carries_value(word: str) -> bool:
     return word.startswith(tuple(f"{name}=" for name in _VALUED)) or (word.startswith("-o") and len(word) > 2)
 
 
+def _have_streams() -> None:
+    """A stream that the caller closed (`>&-`) is None to Python. In its stead: one that takes nothing, or for talk all of it."""
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
 def _write_whatever_comes() -> None:
     """A terminal of a narrow character set gets `\\u241b` for what it cannot show, and never an error of ours."""
     for stream in (sys.stdout, sys.stderr):
@@ -144,8 +171,6 @@ def _write_whatever_comes() -> None:
 
 
 def _prepare_completion() -> None:
-    import os
-
     if COMPLETE_VARIABLE in os.environ:
         from typer._completion_classes import completion_init
 

@@ -1,7 +1,8 @@
 """Output: the only writer of stdout. stdout is data, stderr is talk.
 
 Nothing from outside reaches a terminal as it came: tables and CSV pass `visible()`, JSON and YAML are written in ASCII with
-escapes. Without a terminal no escape byte is written. A reader that goes away (`| head`) ends the command quietly.
+escapes. Without a terminal no escape byte is written. A reader that goes away (`| head`) ends the command quietly; a stdout that
+takes nothing (closed, a full disk) is an error.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from console.exit_codes import ExitCode
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from console.presenters import Column, Listing
+    from state.model.errors import DistctlError
 
 
 class Format(StrEnum):
@@ -44,6 +47,7 @@ class Output:
     is_plain: bool = False
     data: TextIO
     talk: TextIO
+    _heading: tuple[str, ...] = field(default=(), init=False)
 
     @property
     def is_terminal(self) -> bool:
@@ -59,8 +63,9 @@ class Output:
         """One line of talk on stderr."""
         from state.model.visible import visible
 
-        self.talk.write("\n".join(visible(line) for line in text.splitlines()) + "\n")
-        self.talk.flush()
+        with suppress(OSError):  # where nobody can be told, the exit code still tells
+            self.talk.write("\n".join(visible(line) for line in text.splitlines()) + "\n")
+            self.talk.flush()
 
     def rows(self, rows: Sequence[BaseModel], listing: Listing) -> None:
         """A list. An empty one is `[]`, or nothing at all with a sentence on stderr."""
@@ -174,8 +179,9 @@ class Output:
 
         text = StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        if fields:
+        if fields and tuple(fields) != self._heading:  # once, however often the same is looked at again
             writer.writerow(fields)
+            self._heading = tuple(fields)
         writer.writerows([_csv_cell(row.get(field)) for field in fields] for row in rows)
         self._write(text.getvalue())
 
@@ -184,7 +190,20 @@ class Output:
             self.data.write(text)
             self.data.flush()
         except BrokenPipeError:
-            _end_quietly(self.data)
+            _send_nowhere(self.data)
+            raise SystemExit(ExitCode.DONE) from None  # the reader has what it wanted
+        except OSError as error:
+            raise self._lost(error) from error
+
+    def end(self) -> None:
+        """Write what Python still holds back. Raises `DistctlError` where stdout takes nothing."""
+        self._write("")
+
+    def _lost(self, error: OSError) -> DistctlError:
+        from state.model.errors import DistctlError
+
+        _send_nowhere(self.data)
+        return DistctlError(f"stdout cannot be written: {error.strerror}", code="stdout")
 
 
 def standard_output(*, format: Format | None = None, is_plain: bool = False) -> Output:  # noqa: A002 - the option's own name
@@ -237,8 +256,7 @@ def _csv_cell(value: object) -> str:
             return json.dumps(value)
 
 
-def _end_quietly(stream: TextIO) -> NoReturn:
-    """The reader has what it wanted. What Python still holds back for it goes nowhere."""
+def _send_nowhere(stream: TextIO) -> None:
+    """What Python still holds back for a stream that takes nothing would fail once more at the end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
-    raise SystemExit(ExitCode.DONE)

@@ -45,6 +45,8 @@ def status(
     ] = None,
 ) -> None:
     """What is owed, what waits, what needs a person."""
+    if until_clear and not watch:
+        raise typer.BadParameter("it needs --watch: one look cannot wait", param_hint="--until-clear")
     session = session_of(context)
     if watch and session.output.format is Format.JSON:
         session.output.format = Format.JSONL

@@ -447,6 +447,27 @@ def test_exit_codes(agent: Path, desk: WrittenDesk, command: list[str], code: Ex
     assert "Traceback" not in answer.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["dlq", "list", "-n", "0"], "Invalid value for '--limit' / '-n': it must be at least 1"),
+        (["dlq", "show", "x"], "Invalid value for 'number': it must be a whole number"),
+        (["status", "-o", "xml"], "'xml' is not one of 'table', 'json', 'jsonl', 'yaml', 'csv'"),
+        (["status", "extra"], "unexpected extra argument"),
+        (["nonsense"], "No such command 'nonsense'"),
+        (["trace"], "Missing argument 'key'"),
+        (["trace", ""], "key: it must have at least 1 character"),
+        (["trace", "x" * 600], "key: it must have at most 500 characters"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_in_plain_words(agent: Path, command: list[str], told: str) -> None:
+    answer = distctl(*command, "--socket", agent)
+    assert (answer.returncode, answer.stdout) == (ExitCode.USAGE, "")
+    assert re.fullmatch(r"distctl: [^\n]+\n", answer.stderr)
+    assert told in answer.stderr
+    assert not re.search("Input|String|query|Value error", answer.stderr)
+
+
 def test_a_misspelt_command_is_suggested() -> None:
     assert "Did you mean 'status'" in distctl("statsu").stderr
 
@@ -531,6 +552,45 @@ def test_watching_writes_one_line_a_look_and_ends_when_it_is_clear(agent: Path, 
         assert watching.wait(30) == ExitCode.DONE
     assert first["conditions"][0]["name"] == "backlog"
     assert rest[-1]["conditions"] == []
+
+
+def test_watching_as_csv_has_one_heading(agent: Path, desk: WrittenDesk) -> None:
+    desk.conditions = [Condition(name="backlog", count=5, text="5 on their way")]
+    command = ["status", "--watch", "--every", "0.1", "--until-clear", "backlog", "-o", "csv", "--socket", str(agent)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "console.cli.app", *command], stdout=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout is not None
+        heading, _, _ = (watching.stdout.readline() for _ in range(3))
+        desk.conditions = []
+        rest = watching.stdout.readlines()
+    assert heading.startswith("as_of,site,")
+    assert heading not in rest
+
+
+def test_waiting_until_it_is_clear_needs_more_than_one_look(agent: Path) -> None:
+    answer = distctl("status", "--until-clear", "backlog", "--socket", agent)
+    assert (answer.returncode, answer.stdout) == (ExitCode.USAGE, "")
+    assert "--watch" in answer.stderr
+
+
+@pytest.mark.parametrize("where", [">&-", "> /dev/full"])
+@pytest.mark.parametrize("command", ["status", "status -o json", "--help", "--version", "dlq list -o yaml"])
+def test_a_stdout_that_takes_nothing_is_an_error_of_one_line(
+    agent: Path, tmp_path: Path, command: str, where: str
+) -> None:
+    shell = f"{sys.executable} -m console.cli.app --socket {agent} {command} {where}"
+    answer = subprocess.run(
+        ["bash", "-c", shell], capture_output=True, text=True, check=False, env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
+    assert answer.returncode == ExitCode.FAILED
+    assert re.fullmatch(r"distctl: stdout cannot be written: [^\n]+\n", answer.stderr)
+    assert list(tmp_path.glob("distctl-crash-*")) == []
+
+
+def test_a_stderr_that_is_closed_changes_nothing_else(agent: Path) -> None:
+    shell = f"{sys.executable} -m console.cli.app --socket {agent} trace nobody 2>&-"
+    assert subprocess.run(["bash", "-c", shell], check=False).returncode == ExitCode.NOT_FOUND
 
 
 def test_watching_bears_a_restart_of_the_agent(desk: WrittenDesk, tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def test_errors_are_problem_documents(path: Path, desk: WrittenDesk) -> None:
         "place": "",
     }
     assert (unknown.status_code, unknown.json()["exit_code"]) == (404, 3)
-    assert (invalid.status_code, invalid.json()["place"], invalid.json()["exit_code"]) == (422, "query.limit", 2)
+    assert (invalid.status_code, invalid.json()["place"], invalid.json()["exit_code"]) == (422, "limit", 2)
 
 
 def test_the_api_describes_itself(path: Path) -> None:
