@@ -36,6 +36,7 @@ from state import audit, checkpoints, dead_letters, inbox
 from state.database import Database
 from state.dead_letters import Letter
 from state.inbox import Arrival
+from state.lanes import Lane
 from state.model.canonical.entity import Entity
 from state.model.canonical.reading import parse
 from state.model.canonical.registry import entity_type
@@ -46,7 +47,7 @@ from state.model.estate import Estate
 from state.model.event import Event, Op, event_type
 from state.model.ids import event_id
 from state.model.retry import RetryPolicy, honoured
-from state.outbox import Lane, Outbox, Owed
+from state.outbox import Outbox, Owed
 
 _log = logging.getLogger("distctl.intake")
 _PATIENCE: Final = RetryPolicy(longest=timedelta(minutes=1))

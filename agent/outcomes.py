@@ -11,10 +11,10 @@ from typing import Final
 
 import orjson
 
+from state.lanes import Lane
 from state.model.delivery import Claim, DeliveryState
 from state.model.event import Event, Op, event_type
 from state.model.ids import outcome_id
-from state.outbox import Lane
 
 CONTRACT: Final = "delivery-outcome/1"
 

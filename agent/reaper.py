@@ -16,9 +16,10 @@ from typing import Final
 from agent.leases import Leases
 from agent.supervisor import sleep_unless
 from state.database import Database
+from state.key_queues import bring_dues_near
 from state.model.clock import Clock
 from state.model.retry import LONGEST_WISH
-from state.outbox import Outbox, bring_dues_near
+from state.outbox import Outbox
 
 _log = logging.getLogger("distctl.reaper")
 _EVERY: Final = 5.0

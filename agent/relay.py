@@ -32,6 +32,7 @@ from connectors.base import Found, NotFound, Outcome, Parcel, Sink
 from state import inbox, targets
 from state.database import Database
 from state.inbox import Arrival
+from state.lanes import Lane, is_due, next_due
 from state.model.clock import Clock
 from state.model.delivery import Claim, DeliveryState, OutcomeKind, TargetMemory, Verdict
 from state.model.errors import (
@@ -48,7 +49,7 @@ from state.model.estate import LimitSpec
 from state.model.event import Event
 from state.model.ids import DeliveryId, Fence
 from state.model.retry import RetryPolicy
-from state.outbox import Lane, Outbox, Release, Settlement, is_due, next_due, next_fence
+from state.outbox import Outbox, Release, Settlement, next_fence
 
 _log = logging.getLogger("distctl.relay")
 _SHORTEST_IDLE: Final = 0.02

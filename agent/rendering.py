@@ -9,10 +9,10 @@ from typing import Final
 
 from agent.estate.compiled import CompiledEstate, CompiledLane, compile_estate
 from state import estates
+from state.lanes import Lane
 from state.model.errors import DistctlError, RejectedError
 from state.model.event import Event
 from state.model.ids import EstateHash
-from state.outbox import Lane
 
 _log = logging.getLogger("distctl.rendering")
 _KEPT: Final = 16

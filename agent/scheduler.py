@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from state.outbox import Lane
+from state.lanes import Lane
 
 
 class FairShares:

@@ -31,10 +31,10 @@ from connectors import registry
 from connectors.base import Sink, Source, Surroundings
 from state import estates
 from state.database import Database
+from state.lanes import Lane, ensure_lane, list_lanes
 from state.model.clock import Clock
 from state.model.errors import ConfigError, DistctlError
 from state.model.estate import Estate, SystemSpec, TargetSpec
-from state.outbox import Lane, ensure_lane, list_lanes
 
 _log = logging.getLogger("distctl.works")
 

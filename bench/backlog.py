@@ -24,9 +24,10 @@ from bench.row import Aim, Figure, Row
 from bench.site import OpenSite, open_site
 from state import inbox
 from state.inbox import Arrival
+from state.lanes import Lane
 from state.model.clock import Clock
 from state.model.delivery import OutcomeKind, TargetMemory
-from state.outbox import Lane, Outbox, Owed, Settlement, next_fence
+from state.outbox import Outbox, Owed, Settlement, next_fence
 
 PENDING: Final = int(os.environ.get("BENCH_PENDING", "1000000"))
 """Deliveries that wait in the large store; 5,000,000 is the figure of the reference."""

@@ -28,13 +28,13 @@ from connectors.base import Source, SourceRecord, Surroundings
 from state import estates
 from state.database import Database
 from state.inbox import Arrival
+from state.lanes import Lane, list_lanes
 from state.model.canonical.reading import parse
 from state.model.canonical.writing import to_json_bytes
 from state.model.clock import to_millis
 from state.model.errors import ConfigError, InvariantError
 from state.model.event import Event, event_type
 from state.model.ids import event_id, sha256
-from state.outbox import Lane, list_lanes
 
 _COUNT_EVENTS: Final = "SELECT count(*) FROM events"
 

@@ -15,7 +15,8 @@ from bench.row import Aim, Figure, Row
 from bench.site import OpenSite, open_site
 from state import inbox
 from state.inbox import Arrival
-from state.outbox import Lane, Outbox, Owed
+from state.lanes import Lane
+from state.outbox import Outbox, Owed
 
 _EVENTS: Final = 500
 _ROUNDS: Final = 7

@@ -19,8 +19,10 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self
 
-from state import dead_letters, inbox
+from state import dead_letters, inbox, lanes
 from state.dead_letters import Letter
+from state.key_queues import KeyQueues
+from state.lanes import Lane
 from state.model.clock import from_millis, to_millis
 from state.model.delivery import (
     Claim,
@@ -41,20 +43,6 @@ _SQL = load("outbox")
 _ENDED_IN_FLIGHT: Final = "the agent ended while the call was under way"
 _CLOCK_SLACK: Final = timedelta(minutes=1)
 """A clock is set by less than this to be right, and by more because it was wrong."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lane:
-    """A leg of a flow, as the store knows it."""
-
-    id: LaneId
-    flow: str
-    target: str  # site/system
-    target_id: int
-    tier: int
-    order_mode: OrderMode
-    order_domain: str
-    shadow_of: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,57 +79,9 @@ class Release:
     reference: str = ""
 
 
-def ensure_lane(
-    connection: sqlite3.Connection,
-    *,
-    flow: str,
-    target: str,
-    tier: int,
-    order_mode: OrderMode,
-    order_domain: str,
-    shadow_of: str | None,
-) -> None:
-    """Open the lane (flow, target), or bring it up to date. Its order domain stays while it exists."""
-    connection.execute(_SQL.add_target, (target,))
-    connection.execute(_SQL.add_lane, (flow, tier, order_mode, order_domain, shadow_of, target))
-
-
-def list_lanes(connection: sqlite3.Connection) -> list[Lane]:
-    """Every lane there ever was."""
-    return [
-        Lane(
-            id=LaneId(row[0]),
-            flow=row[1],
-            target=row[2],
-            target_id=row[3],
-            tier=row[4],
-            order_mode=OrderMode(row[5]),
-            order_domain=row[6],
-            shadow_of=row[7],
-        )
-        for row in connection.execute(_SQL.list_lanes)
-    ]
-
-
 def next_fence(connection: sqlite3.Connection) -> Fence:
     """The number of a new lease; every later one is higher."""
     return Fence(connection.execute(_SQL.next_fence).fetchone()[0])
-
-
-def is_due(connection: sqlite3.Connection, lane: LaneId, *, now: datetime) -> bool:
-    """Whether the lane has a key to work on now."""
-    return bool(connection.execute(_SQL.is_due, (lane, to_millis(now))).fetchone()[0])
-
-
-def next_due(connection: sqlite3.Connection, lane: LaneId) -> datetime | None:
-    """When the lane's next key becomes due; None where nothing will by itself."""
-    millis = connection.execute(_SQL.next_due, (lane,)).fetchone()[0]
-    return None if millis is None else from_millis(millis)
-
-
-def bring_dues_near(connection: sqlite3.Connection, *, now: datetime, longest: timedelta) -> int:
-    """Make due what a wall clock that went back left waiting beyond the longest pause. Returns how many keys."""
-    return connection.execute(_SQL.nearer_due, (to_millis(now), to_millis(now + longest))).rowcount
 
 
 class Outbox:
@@ -152,7 +92,7 @@ class Outbox:
         self._now = now
         self._millis = to_millis(now)
         self._moved: Counter[tuple[LaneId, DeliveryState]] = Counter()
-        self._modes: dict[LaneId, OrderMode] = {}
+        self._keys = KeyQueues(connection, now=now)
 
     def __enter__(self) -> Self:
         return self
@@ -161,7 +101,7 @@ class Outbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self._count()
+            lanes.count(self._connection, self._moved)
 
     def add(self, owed: Iterable[Owed]) -> list[DeliveryId]:
         """Owe each event to its lane, behind what its key already waits for. Returns the snapshots that this superseded."""
@@ -170,7 +110,7 @@ class Outbox:
         number = self._last_delivery()
         for item in owed:
             number += 1
-            key, is_new = self._key(item, number)
+            key, is_new = self._keys.ensure(item.lane, item.partition_key, number)
             rows.append((number, item.event_seq, item.lane.id, key, item.is_snapshot, self._millis))
             self._moved[item.lane.id, DeliveryState.PENDING] += 1
             if not is_new and item.lane.order_mode is not OrderMode.STRICT:
@@ -197,7 +137,7 @@ class Outbox:
         taken = [self._take(lane, row, fence, memory, call_deadline, render) for row in heads]
         claims = [(key, claim) for key, claim in taken if claim is not None]
         self._connection.executemany(_SQL.claim, [_claim_row(claim) for _, claim in claims])
-        self._connection.executemany(_SQL.claim_key, [(key,) for key, _ in claims])
+        self._keys.claim(key for key, _ in claims)
         return [claim for _, claim in claims]
 
     def settle(self, claim: Claim, settlement: Settlement) -> None:
@@ -228,7 +168,7 @@ class Outbox:
         )
         self._note(claim, release.state, release.code, release.detail, release.document)
         self._move(claim.lane, DeliveryState.INFLIGHT, release.state)
-        self._advance(key, claim.lane)
+        self._keys.advance(key, claim.lane)
 
     def park(self, claim: Claim, error: RejectedError, *, lane: Lane, document: bytes = b"") -> None:
         """Set it aside with its cause; newer events of a strict key wait behind it. Raises `FencedError`."""
@@ -257,7 +197,7 @@ class Outbox:
             row = (state, self._millis, self._millis, first_sent_at, state, _ENDED_IN_FLIGHT, delivery)
             self._connection.execute(_SQL.doubt, row)
             self._move(lane, DeliveryState.INFLIGHT, state)
-            self._advance(key, lane)
+            self._keys.advance(key, lane)
         return [DeliveryId(row[0]) for row in abandoned]
 
     def reconsider(self) -> None:
@@ -265,8 +205,8 @@ class Outbox:
         waiting = self._connection.execute(_SQL.list_waiting_for_a_person).fetchall()
         for delivery, key, lane in waiting:
             self._connection.execute(_SQL.set_due, (self._millis, delivery))
-            if not self._is_busy(key, self._mode(lane)):
-                self._advance(key, lane)
+            if not self._keys.is_busy(key, lane):
+                self._keys.advance(key, lane)
 
     def compare(self, event: Event, lane: Lane) -> None:
         """Compare the flow's shadows of `event` with what they shadow, once both have ended: payload and outcome."""
@@ -274,7 +214,7 @@ class Outbox:
             _SQL.comparable, (event.sequence, lane.flow)
         ).fetchall():
             self._connection.execute(_SQL.set_alike, (is_alike, shadow))
-            self._connection.execute(_SQL.count_compared, (is_alike, 1 - is_alike, shadow_lane))
+            lanes.count_compared(self._connection, shadow_lane, is_alike=bool(is_alike))
 
     # What follows is one row each.
 
@@ -345,13 +285,13 @@ class Outbox:
     def _put_back(self, key: int, delivery: DeliveryId, lane: Lane, due_at: datetime | None, doubt: Doubt) -> None:
         row = (_millis(due_at), _millis(doubt.last_sent_at), _millis(doubt.last_denied_at), delivery)
         self._connection.execute(_SQL.put_back, row)
-        self._advance(key, lane.id)
+        self._keys.advance(key, lane.id)
 
     def _park_unsent(self, key: int, delivery: DeliveryId, lane: Lane, event: Event, error: RejectedError) -> None:
         self._connection.execute(_SQL.park_pending, (error.message, delivery))
         dead_letters.add(self._connection, [letter_of(lane, event, delivery, event.data, error)], now=self._millis)
         self._move(lane.id, DeliveryState.PENDING, DeliveryState.PARKED)
-        self._advance(key, lane.id)
+        self._keys.advance(key, lane.id)
         self.compare(event, lane)
 
     def _drop_shadow(
@@ -359,7 +299,7 @@ class Outbox:
     ) -> None:
         self._connection.execute(_SQL.drop_shadow, (self._millis, detail, delivery))
         self._move(lane.id, state, DeliveryState.DISCARDED)
-        self._advance(key, lane.id)
+        self._keys.advance(key, lane.id)
         self.compare(event, lane)
 
     def _close(self, claim: Claim, state: DeliveryState, settlement: Settlement) -> None:
@@ -368,7 +308,7 @@ class Outbox:
         if claim.attempt > 1:
             self._note(claim, state, settlement.kind, settlement.detail, b"")
         self._move(claim.lane, DeliveryState.INFLIGHT, state)
-        self._advance(key, claim.lane)
+        self._keys.advance(key, claim.lane)
 
     def _end(self, claim: Claim, statement: str, row: tuple[Any, ...]) -> int:
         """Write how an attempt ended, if the lease still holds; returns the key. Raises `FencedError`."""
@@ -381,25 +321,13 @@ class Outbox:
         row = (claim.delivery, claim.attempt, claim.verdict, self._millis, state, code, detail, document or None)
         self._connection.execute(_SQL.add_attempt, row)
 
-    def _key(self, item: Owed, delivery: int) -> tuple[int, bool]:
-        """The key's row, and whether it is new."""
-        lane = item.lane
-        row = (lane.target_id, lane.order_domain, item.partition_key, lane.id, delivery, self._millis)
-        key, head = self._connection.execute(_SQL.add_key, row).fetchone()
-        return key, head == delivery
-
     def _overtake(self, key: int, delivery: DeliveryId, item: Owed) -> list[DeliveryId]:
         superseded: list[DeliveryId] = []
         if item.lane.order_mode is OrderMode.LATEST and item.is_snapshot:
             superseded = self._supersede(key, delivery, item.lane)
-        if not self._is_busy(key, item.lane.order_mode):
-            self._advance(key, item.lane.id)
+        if not self._keys.is_busy(key, item.lane.id):
+            self._keys.advance(key, item.lane.id)
         return superseded
-
-    def _is_busy(self, key: int, mode: OrderMode) -> bool:
-        """Whether the key's head stays what it is: it is in flight, or it is due and any order will do."""
-        state, due_at = self._connection.execute(_SQL.key_state, (key,)).fetchone()
-        return state == "inflight" or (mode is OrderMode.ANY and state == "due" and due_at <= self._millis)
 
     def _supersede(self, key: int, delivery: DeliveryId, lane: Lane) -> list[DeliveryId]:
         superseded = []
@@ -410,26 +338,6 @@ class Outbox:
             superseded.append(DeliveryId(old))
         return superseded
 
-    def _advance(self, key: int, lane: LaneId) -> None:
-        """Point the key at its next head, or remove it when nothing is left."""
-        if self._mode(lane) is OrderMode.ANY:
-            row = self._connection.execute(_SQL.first_due, (key, self._millis)).fetchone()
-            row = row or self._connection.execute(_SQL.soonest, (key,)).fetchone()
-            row = row or self._connection.execute(_SQL.next_in_order, (key,)).fetchone()
-        else:
-            row = self._connection.execute(_SQL.next_in_order, (key,)).fetchone()
-        if row is None:
-            self._connection.execute(_SQL.remove_key, (key,))
-            return
-        head, head_lane, _, due_at = row
-        state = "blocked" if due_at is None else "due"
-        self._connection.execute(_SQL.advance_key, (head_lane, head, state, due_at or 0, key))
-
-    def _mode(self, lane: LaneId) -> OrderMode:
-        if not self._modes:
-            self._modes = {known.id: known.order_mode for known in list_lanes(self._connection)}
-        return self._modes[lane]
-
     def _last_delivery(self) -> int:
         row = self._connection.execute(_SQL.last_delivery).fetchone()
         return int(row[0]) if row else 0
@@ -437,10 +345,6 @@ class Outbox:
     def _move(self, lane: LaneId, before: DeliveryState, after: DeliveryState) -> None:
         self._moved[lane, before] -= 1
         self._moved[lane, after] += 1
-
-    def _count(self) -> None:
-        for lane in {lane for lane, _ in self._moved}:
-            self._connection.execute(_SQL.count, (*(self._moved[lane, state] for state in DeliveryState), lane))
 
 
 def letter_of(lane: Lane, event: Event, delivery: DeliveryId, payload: bytes, error: RejectedError) -> Letter:

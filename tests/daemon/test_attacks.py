@@ -28,13 +28,14 @@ from connectors.base import Batch, Found, NotFound, Outcome, Parcel, RawDocument
 from state import estates, inbox
 from state.database import Database
 from state.inbox import Arrival
+from state.lanes import Lane, list_lanes
 from state.model.clock import to_millis
 from state.model.delivery import OrderMode, OutcomeKind, TargetMemory
 from state.model.errors import DistctlError, InDoubtError, NotConnectedError, RejectedError, TransientError
 from state.model.estate import Estate, LimitSpec
 from state.model.ids import LaneId
 from state.model.retry import RetryPolicy
-from state.outbox import Lane, Outbox, Owed, list_lanes
+from state.outbox import Outbox, Owed
 from state.testing import NOON, temporary_database
 from tests.daemon.test_estate_compiled import FLOW
 from tests.daemon.test_relay import ACCEPTED, CLOCK, QUICK, always, an_event, first, running

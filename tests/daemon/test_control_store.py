@@ -15,13 +15,14 @@ from state import audit, checkpoints, dead_letters, estates, inbox
 from state.database import Database
 from state.dead_letters import Letter
 from state.inbox import Arrival
+from state.lanes import ensure_lane, list_lanes
 from state.model.clock import to_millis
 from state.model.delivery import DeliveryState, Doubt, OrderMode, OutcomeKind, TargetMemory
 from state.model.errors import ConfigError, NotFoundError, RejectedError
 from state.model.estate import Estate
 from state.model.event import Environment, Event, Op
 from state.model.ids import event_id, sha256
-from state.outbox import Outbox, Owed, Release, Settlement, ensure_lane, list_lanes, next_fence
+from state.outbox import Outbox, Owed, Release, Settlement, next_fence
 from state.queries import load
 from state.testing import NOON, FrozenClock, temporary_database
 

@@ -22,6 +22,7 @@ from connectors.base import Found, NotFound, Outcome, Parcel
 from state import estates, inbox
 from state.database import Database
 from state.inbox import Arrival
+from state.lanes import Lane, ensure_lane, list_lanes
 from state.model.delivery import OrderMode, OutcomeKind, TargetMemory
 from state.model.errors import (
     DistctlError,
@@ -35,7 +36,7 @@ from state.model.estate import Estate, EstateSettings, LimitSpec
 from state.model.event import Environment, Event, Op
 from state.model.ids import Seq, event_id
 from state.model.retry import RetryPolicy
-from state.outbox import Lane, Outbox, Owed, ensure_lane, list_lanes, next_fence
+from state.outbox import Outbox, Owed, next_fence
 from state.testing import temporary_database
 
 ESTATE = Estate(settings=EstateSettings(name="acme", environment=Environment.TEST, currency="EUR"), sites={}, flows={})

@@ -11,10 +11,12 @@ import pytest
 
 from state import estates
 from state.engine import connect_writer
+from state.key_queues import bring_dues_near
+from state.lanes import Lane
 from state.migrations import migrate, shipped
 from state.model.clock import to_millis
 from state.model.delivery import OrderMode, TargetMemory, Verdict
-from state.outbox import Lane, Outbox, bring_dues_near
+from state.outbox import Outbox
 from state.testing import NOON
 from tests.stores.test_outbox import ESTATE, a_lane, an_event, check_invariants, claim, owe, settle
 

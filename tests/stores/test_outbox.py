@@ -14,6 +14,8 @@ import pytest
 from state import dead_letters, estates, inbox
 from state.engine import connect_writer
 from state.inbox import Arrival
+from state.key_queues import bring_dues_near
+from state.lanes import Lane, ensure_lane, is_due, list_lanes, next_due
 from state.migrations import migrate, shipped
 from state.model.clock import to_millis
 from state.model.delivery import (
@@ -30,19 +32,7 @@ from state.model.errors import FencedError, RejectedError
 from state.model.estate import Estate, EstateSettings
 from state.model.event import Environment, Event, Op
 from state.model.ids import Fence, event_id
-from state.outbox import (
-    Lane,
-    Outbox,
-    Owed,
-    Release,
-    Settlement,
-    bring_dues_near,
-    ensure_lane,
-    is_due,
-    list_lanes,
-    next_due,
-    next_fence,
-)
+from state.outbox import Outbox, Owed, Release, Settlement, next_fence
 from state.testing import NOON
 
 ESTATE = Estate(settings=EstateSettings(name="acme", environment=Environment.TEST, currency="EUR"), sites={}, flows={})

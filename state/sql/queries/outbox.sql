@@ -1,29 +1,6 @@
--- :name add_target
-INSERT INTO targets (name) VALUES (?) ON CONFLICT (name) DO NOTHING;
-
--- :name add_lane
-INSERT INTO lanes (flow, target_id, tier, order_mode, order_domain, shadow_of)
-SELECT ?, t.id, ?, ?, ?, ? FROM targets t WHERE t.name = ?
-ON CONFLICT (flow, target_id) DO UPDATE
-   SET tier = excluded.tier, order_mode = excluded.order_mode, shadow_of = excluded.shadow_of;
-
--- :name list_lanes
-SELECT l.id, l.flow, t.name, t.id, l.tier, l.order_mode, l.order_domain, l.shadow_of
-  FROM lanes l JOIN targets t ON t.id = l.target_id;
-
 -- :name last_delivery
 -- The last number given; AUTOINCREMENT keeps it even when the row is gone.
 SELECT seq FROM sqlite_sequence WHERE name = 'deliveries';
-
--- :name add_key
--- The key's row, whose head is the delivery given where the key had nothing unsettled.
-INSERT INTO key_queues (target_id, order_domain, partition_key, lane_id, head, state, due_at)
-VALUES (?, ?, ?, ?, ?, 'due', ?)
-ON CONFLICT (target_id, order_domain, partition_key) DO UPDATE SET due_at = due_at
-RETURNING id, head;
-
--- :name key_state
-SELECT state, due_at FROM key_queues WHERE id = ?;
 
 -- :name add_delivery
 INSERT INTO deliveries (id, event_seq, lane_id, key_id, is_snapshot, due_at) VALUES (?, ?, ?, ?, ?, ?);
@@ -40,14 +17,6 @@ UPDATE deliveries SET state = 'superseded', settled_at = ?, due_at = NULL, detai
 
 -- :name next_fence
 UPDATE counters SET value = value + 1 WHERE name = 'fence' RETURNING value;
-
--- :name is_due
--- Whether a lane has a key to work on, at this moment.
-SELECT EXISTS (SELECT 1 FROM key_queues WHERE lane_id = ? AND state = 'due' AND due_at <= ?);
-
--- :name next_due
--- When the next key of a lane becomes due.
-SELECT min(due_at) FROM key_queues WHERE lane_id = ? AND state = 'due';
 
 -- :name due_heads
 -- Deliveries to work on, each with its event as `get_event` of inbox.sql reads it.
@@ -70,9 +39,6 @@ UPDATE deliveries
    SET state = 'inflight', fence = ?, due_at = NULL, attempts = attempts + 1, idempotency_key = ?, payload = ?,
        first_sent_at = ?
  WHERE id = ?;
-
--- :name claim_key
-UPDATE key_queues SET state = 'inflight' WHERE id = ?;
 
 -- :name settle
 -- Answers the key where the lease still holds, and nothing where it is lost.
@@ -103,40 +69,6 @@ UPDATE deliveries
    SET state = 'discarded', settled_at = ?, due_at = NULL, outcome = 'rejected', detail = ?
  WHERE id = ?;
 
--- :name next_in_order
-SELECT id, lane_id, state, due_at FROM deliveries WHERE key_id = ? AND settled_at IS NULL ORDER BY id LIMIT 1;
-
--- :name first_due
--- In any order: the first that is due. It is met soon, since few of a key stand aside or wait for their time.
-SELECT id, lane_id, state, due_at
-  FROM deliveries
- WHERE key_id = ? AND settled_at IS NULL AND due_at <= ?
- ORDER BY id
- LIMIT 1;
-
--- :name soonest
--- In any order, where none is due: what is parked or waits for a person stands aside.
-SELECT id, lane_id, state, due_at
-  FROM deliveries
- WHERE key_id = ? AND settled_at IS NULL AND due_at IS NOT NULL
- ORDER BY due_at, id
- LIMIT 1;
-
--- :name advance_key
-UPDATE key_queues SET lane_id = ?, head = ?, state = ?, due_at = ? WHERE id = ?;
-
--- :name remove_key
-DELETE FROM key_queues WHERE id = ?;
-
--- :name count
-UPDATE lanes
-   SET pending = pending + ?, inflight = inflight + ?, in_doubt = in_doubt + ?, delayed = delayed + ?, parked = parked + ?,
-       delivered = delivered + ?, superseded = superseded + ?, discarded = discarded + ?
- WHERE id = ?;
-
--- :name count_compared
-UPDATE lanes SET alike = alike + ?, different = different + ? WHERE id = ?;
-
 -- :name list_inflight
 SELECT id, fence, key_id, lane_id, first_sent_at, outcome FROM deliveries WHERE state = 'inflight';
 
@@ -165,7 +97,3 @@ SELECT s.id, s.lane_id, s.payload IS p.payload AND s.outcome IS p.outcome
 
 -- :name set_alike
 UPDATE deliveries SET is_alike = ? WHERE id = ?;
-
--- :name nearer_due
--- A wall clock that went back leaves dues in a far future; nothing waits longer than the longest pause. Lane by lane, by index.
-UPDATE key_queues SET due_at = ?1 WHERE lane_id IN (SELECT id FROM lanes) AND state = 'due' AND due_at > ?2;

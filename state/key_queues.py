@@ -1,0 +1,70 @@
+"""Key queues: for each (target, order domain, partition key) with unsettled work, which delivery is its head and when it is due.
+
+A row exists while something of its key is unsettled, so a claim looks at work and never at history. The head is the oldest
+unsettled delivery; in any order it is the first that is due. A head in flight keeps its place until it is settled or released,
+which makes for at most one call at once a key; a head that is parked or waits for a person blocks its key.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from state.lanes import Lane, list_lanes
+from state.model.clock import to_millis
+from state.model.delivery import OrderMode
+from state.model.ids import LaneId
+from state.queries import load
+
+_SQL = load("key_queues")
+
+
+def bring_dues_near(connection: sqlite3.Connection, *, now: datetime, longest: timedelta) -> int:
+    """Make due what a wall clock that went back left waiting beyond the longest pause. Returns how many keys."""
+    return connection.execute(_SQL.nearer_due, (to_millis(now), to_millis(now + longest))).rowcount
+
+
+class KeyQueues:
+    """The key queues inside one unit of work, at one moment."""
+
+    def __init__(self, connection: sqlite3.Connection, *, now: datetime) -> None:
+        self._connection = connection
+        self._millis = to_millis(now)
+        self._modes: dict[LaneId, OrderMode] = {}
+
+    def ensure(self, lane: Lane, partition_key: str, delivery: int) -> tuple[int, bool]:
+        """The key's row, and whether it is new; then `delivery` is its head."""
+        row = (lane.target_id, lane.order_domain, partition_key, lane.id, delivery, self._millis)
+        key, head = self._connection.execute(_SQL.ensure, row).fetchone()
+        return key, head == delivery
+
+    def claim(self, keys: Iterable[int]) -> None:
+        """Their heads are in flight."""
+        self._connection.executemany(_SQL.claim, [(key,) for key in keys])
+
+    def is_busy(self, key: int, lane: LaneId) -> bool:
+        """Whether the key's head stays what it is: it is in flight, or it is due and any order will do."""
+        state, due_at = self._connection.execute(_SQL.state, (key,)).fetchone()
+        return state == "inflight" or (self._is_unordered(lane) and state == "due" and due_at <= self._millis)
+
+    def advance(self, key: int, lane: LaneId) -> None:
+        """Point the key at its next head, or remove it when nothing is left. `lane` is that of the delivery that moved."""
+        row = self._first_in_any_order(key) if self._is_unordered(lane) else None
+        row = row or self._connection.execute(_SQL.next_in_order, (key,)).fetchone()
+        if row is None:
+            self._connection.execute(_SQL.remove, (key,))
+            return
+        head, head_lane, due_at = row
+        state = "blocked" if due_at is None else "due"
+        self._connection.execute(_SQL.advance, (head_lane, head, state, due_at or 0, key))
+
+    def _first_in_any_order(self, key: int) -> tuple[int, int, int | None] | None:
+        row = self._connection.execute(_SQL.first_due, (key, self._millis)).fetchone()
+        found: tuple[int, int, int | None] | None = row or self._connection.execute(_SQL.soonest, (key,)).fetchone()
+        return found
+
+    def _is_unordered(self, lane: LaneId) -> bool:
+        if not self._modes:
+            self._modes = {known.id: known.order_mode for known in list_lanes(self._connection)}
+        return self._modes[lane] is OrderMode.ANY
