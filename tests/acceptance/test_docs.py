@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 import shlex
 import typing
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final
@@ -19,8 +21,13 @@ from pydantic import BaseModel
 from agent.control import conditions, gauges
 from agent.control.schema import Condition, LaneRow, Status
 from agent.crash_points import VARIABLE
+from agent.estate.yaml_document import read_yaml
+from agent.record_reader import RecordReader
 from agent.telemetry import Telemetry
 from connectors import registry
+from connectors.files.settings import SourceSettings
+from connectors.formats.codec import decode
+from connectors.formats.records import Record
 from console.cli.app import app
 from console.cli.status import CONDITIONS
 from state.model import estate
@@ -220,6 +227,24 @@ def test_every_key_of_the_estate_is_on_its_page() -> None:
     }
     for key in keys:
         assert re.search(rf"(`|\b){key.partition('.')[2]}\b", page), f"docs/estate.md does not tell of {key}"
+
+
+def test_the_german_export_of_the_files_page_is_read_as_declared() -> None:
+    page = (ROOT / "connectors" / "files" / "README.md").read_text()
+    told = re.search(
+        r"A German export, with `(?P<row>[^`]+)` in it:\n\n```yaml\n(?P<text>.*?)^```$", page, re.MULTILINE | re.DOTALL
+    )
+    assert told is not None
+    document, findings = read_yaml("README.md", told["text"].encode())
+    assert document is not None
+    assert findings == []
+    source = document.value["source"]
+    form = SourceSettings.model_validate({"folder": "drop", **source["settings"]}).format
+    row = f"{';'.join(source['fields'])}\n{told['row']}\n".encode("cp1252")
+    (record,) = decode(io.BytesIO(row), form)
+    assert isinstance(record, Record)
+    reader = RecordReader({name: estate.FieldSpec.model_validate(spec) for name, spec in source["fields"].items()})
+    assert reader.read(record.fields) == {"supplier": "Müller", "qty": Decimal("1200.5"), "needed": "2026-03-16"}
 
 
 # --- what an operator reads ---------------------------------------------------------------------------------------
