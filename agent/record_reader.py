@@ -98,7 +98,12 @@ def _problem(name: str, raw: Mapping[str, Any], *, is_required: bool, convert: C
             return None
         if name in raw:
             return _wrong(
-                name, value, "is required and empty", "fill it at the source, or declare required: false", "empty"
+                name,
+                value,
+                "is required and empty",
+                "fill it at the source, or declare required: false",
+                "empty",
+                is_told=False,
             )
         near = f"the record has {', '.join(map(shown, list(raw)[:8]))}" if raw else "the record is empty"
         return _wrong(name, None, "is required and missing", near, "missing-field")
@@ -109,9 +114,10 @@ def _problem(name: str, raw: Mapping[str, Any], *, is_required: bool, convert: C
     return None
 
 
-def _wrong(name: str, value: object, rule: str, hint: str, code: str) -> RejectedError:
+def _wrong(name: str, value: object, rule: str, hint: str, code: str, *, is_told: bool = True) -> RejectedError:
+    """`is_told` puts the value into the message."""
     seen = "" if value is None else shown(value)
-    message = f"field {name} {rule}" + (f", not {seen}" if seen else "")
+    message = f"field {name} {rule}" + (f", not {seen}" if seen and is_told else "")
     return RejectedError(message, place=f"field {name}", rule=rule, shown=seen, hint=hint, code=code)
 
 

@@ -35,8 +35,9 @@ class Finding:
 
 
 def in_order(findings: list[Finding]) -> list[Finding]:
-    """By file, then by place in it; the same complaint about the same place once."""
-    return sorted(dict.fromkeys(findings), key=lambda one: (one.file, one.line, one.column, one.code, one.message))
+    """By file, then by place in it; the same complaint about the same place once, with the first of its hints."""
+    alike = {(one.file, one.line, one.column, one.code, one.message): one for one in reversed(findings)}
+    return [alike[key] for key in sorted(alike)]
 
 
 def has_errors(findings: list[Finding]) -> bool:

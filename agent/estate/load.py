@@ -19,7 +19,7 @@ from agent.estate.validation import complaints
 from agent.estate.yaml_document import BYTES_LIMIT, Path, YamlDocument, read_yaml
 from state.model.errors import ConfigError
 from state.model.estate import Estate, EstateSettings, FlowSpec, SiteSpec
-from state.model.visible import shown
+from state.model.visible import shown, visible
 
 SETTINGS_FILE: Final = "estate.yaml"
 LATER_FOLDERS: Final = ("partners", "contracts", "workflows", "calendars", "master")
@@ -70,6 +70,10 @@ class _Reader:
         self._findings: list[Finding] = []
 
     def load(self) -> Loaded:
+        if not self._folder.is_dir():
+            hint = "distctl init writes an estate to begin with"
+            self._complain(SETTINGS_FILE, f"there is no folder {visible(str(self._folder))}", hint, "no-folder")
+            return Loaded(estate=None, findings=self._findings)
         settings_file = self._document(self._folder / SETTINGS_FILE)
         settings = self._model(EstateSettings, settings_file)
         site_files, sites = self._parts("sites", SiteSpec, "site")

@@ -90,7 +90,10 @@ def _complaint(kind: type[BaseModel], error: ErrorDetails) -> Complaint:
             return Complaint(path=path, message=message, hint=f"a name is {_NAME_RULE}", code="bad-name")
         case "string_pattern_mismatch":
             message = f"{name} cannot be {_seen(name, error['input'])}"
-            hint = _description(kind, path) or f"it matches {context.get('pattern', '')}"
+            pattern = str(context.get("pattern", ""))
+            hint = _description(kind, path) or f"it matches {pattern}"
+            if pattern.startswith("^(/"):  # of a JSON Pointer
+                hint = f"it begins with /: {hint}"
             return Complaint(path=path, message=message, hint=hint, code="bad-value")
         case "union_tag_not_found" | "union_tag_invalid":
             return _tagged(path, name, error, context)
@@ -137,7 +140,7 @@ def _cure(error: ErrorDetails) -> str:
 
 def _keys(kind: type[Any], path: Path) -> list[str]:
     """The keys that are possible at a path."""
-    return [name for model in _models_at(kind, path) for name in model.model_fields]
+    return list(dict.fromkeys(name for model in _models_at(kind, path) for name in model.model_fields))
 
 
 def _words(kind: type[Any], path: Path) -> list[str]:
@@ -168,13 +171,21 @@ def _choices(annotation: Any) -> Iterator[str]:
 
 
 def _models_at(kind: Any, path: Path) -> list[type[BaseModel]]:
-    """The models that may stand at a path; a union offers each of its own."""
+    """The models that may stand at a path; a union offers each of its own, or the one whose tag is in the path."""
     kinds = list(_models_in(kind))
     for part in path:
         fields = [model.model_fields.get(str(part)) for model in kinds]
         inner = [one for info in fields if info is not None for one in _models_in(info.annotation)]
-        kinds = inner or kinds  # a list index, a key of a table or a union's tag leads to the same models
+        tagged = [model for model in kinds if len(kinds) > 1 and _has_tag(model, part)]
+        kinds = inner or tagged or kinds  # a list index or a key of a table leads to the same models
     return kinds
+
+
+def _has_tag(model: type[BaseModel], part: str | int) -> bool:
+    return any(
+        get_origin(info.annotation) is Literal and get_args(info.annotation) == (part,)
+        for info in model.model_fields.values()
+    )
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -143,6 +143,7 @@ MISTAKES = [
     (FLOWS, "qty: decimal", "qty: decimla", f"{FLOWS}:12:10", "cannot be 'decimla'", "did you mean decimal?"),
     (FLOWS, "{kind: csv}", "{kind: cvs}", f"{FLOWS}:8:20", "cannot be 'cvs'", "did you mean csv?"),
     (FLOWS, "{kind: csv}", "{kind: csv, delimter: ';'}", f"{FLOWS}:8:25", "'delimter' is not known", "delimiter?"),
+    (FLOWS, "{kind: csv}", "{kind: csv, delimiter: ':'}", f"{FLOWS}:8:36", "cannot be ':'", '"\\t", ",", ";", "|"'),
     (FLOWS, "pattern: ", "patern: ", f"{FLOWS}:7:5", "'patern' is not known", "did you mean pattern?"),
     (FLOWS, "{path: /purchase-orders}", "{}", f"{FLOWS}:37:15", "path is missing", "add a line"),
     (FLOWS, "tion/1", "tion/2", f"{FLOWS}:20:11", "no contract", "Did you mean replenishment-recommendation/1?"),
@@ -167,6 +168,7 @@ MISTAKES = [
     (FLOWS, "    when:", "    shadow_of: epr\n    when:", f"{FLOWS}:38:16", "no other target", ""),
     (FLOWS, "samples/reco.csv", "samples/recoo.csv", f"{FLOWS}:19:11", "cannot be read", "record one"),
     (FLOWS, "samples/reco.csv", "/etc/hostname", f"{FLOWS}:19:11", "in the estate folder", "copy it"),
+    (FLOWS, "orders}", "orders, probe: {path: '/o/{key}', pointer: err}}", f"{FLOWS}:37:75", "cannot be 'err'", "with /"),
     (FLOWS, "tier: 1", "tier: 4", f"{FLOWS}:3:7", "less than or equal to 3", ""),
     (FLOWS, "targets:\n", "targets: []\nx:\n", f"{FLOWS}:35:10", "at least 1 item", ""),
     (FLOWS, "owner: planning@acme.example", "<<: {owner: x}", f"{FLOWS}:2:1", "cannot be used", "write the fields out"),
@@ -352,6 +354,24 @@ def test_what_a_later_version_reads_is_named_in_a_warning(folder: Path) -> None:
 def test_a_yml_file_is_not_overlooked(folder: Path) -> None:
     (folder / "flows/recommendations.yaml").rename(folder / "flows/recommendations.yml")
     assert {one.code for one in errors(folder)} == {"file-name", "no-files"}
+
+
+def test_a_key_that_a_format_does_not_know_is_told_the_keys_of_that_format(folder: Path) -> None:
+    edit(folder, FLOWS, "{kind: csv}", "{kind: json-lines, xyz: 1}")
+    [found] = errors(folder)
+    assert found.hint == "possible here are encoding, kind, max_depth, max_digits, max_keys, max_record_size"
+
+
+def test_a_system_that_is_source_and_target_has_its_mistake_told_once(folder: Path) -> None:
+    edit(folder, SITES, "{folder: planning/out}", "{folder: planning/out, xyz: 1}")
+    edit(folder, FLOWS, "  - system: erp\n", "  - system: planning\n  - system: erp\n")
+    assert [one.place for one in errors(folder)] == [f"{SITES}:4:65"]
+
+
+def test_a_folder_that_is_not_there_is_one_mistake(tmp_path: Path) -> None:
+    [found] = errors(tmp_path / "nowhere")
+    assert found.message == f"there is no folder {tmp_path / 'nowhere'}"
+    assert "distctl init" in found.hint
 
 
 def test_a_folder_that_is_no_estate_says_how_to_begin(tmp_path: Path) -> None:

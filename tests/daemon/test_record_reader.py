@@ -139,3 +139,9 @@ def test_more_wrong_fields_than_are_told_are_counted() -> None:
         reader.read({f"x{number}": "many" for number in range(8)})
     assert str(caught.value).count("must be a whole number") == 5
     assert caught.value.message.endswith("; and 3 more")
+
+
+def test_an_empty_field_is_not_told_as_a_value() -> None:
+    with pytest.raises(RejectedError) as caught:
+        read("string", "")
+    assert caught.value.message == "field x is required and empty"
