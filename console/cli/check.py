@@ -41,7 +41,11 @@ def _sum(findings: list[Finding], folder: Path) -> str:
     if not findings:
         return f"{folder}: nothing to complain about"
     errors = sum(finding.severity is Severity.ERROR for finding in findings)
-    return f"{folder}: {errors} errors, {len(findings) - errors} warnings"
+    return f"{folder}: {_counted(errors, 'error')}, {_counted(len(findings) - errors, 'warning')}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _row(finding: Finding) -> dict[str, object]:

@@ -14,7 +14,7 @@ from console.cli.session import session_of
 app = new_app()
 
 
-class File(StrEnum):
+class Kind(StrEnum):
     """The kinds of files in an estate folder."""
 
     ESTATE = "estate"
@@ -24,10 +24,10 @@ class File(StrEnum):
 
 @app.command()
 def schema(
-    context: typer.Context, file: Annotated[File, typer.Argument(help="Which kind of file.")] = File.FLOW
+    context: typer.Context, kind: Annotated[Kind, typer.Argument(help="Which kind of file.")] = Kind.FLOW
 ) -> None:
     """Print the JSON Schema of the estate's files, for editors."""
     from agent.estate.schema import schemas
 
-    text = json.dumps(schemas()[f"{file.value}.schema.json"], indent=2)
+    text = json.dumps(schemas()[f"{kind.value}.schema.json"], indent=2)
     session_of(context).output.text(f"{text}\n")

@@ -82,6 +82,7 @@ def test_check_names_file_line_and_column(estate: Path) -> None:
     people = distctl("check", estate)
     assert people.returncode == ExitCode.USAGE
     assert people.stdout.startswith(f"flows/recommendations.yaml:{line}:")
+    assert people.stderr == f"{estate}: 1 error, 0 warnings\n"
     [finding, *_] = json.loads(distctl("check", estate, "-o", "json").stdout)
     assert (finding["file"], finding["line"], finding["severity"]) == ("flows/recommendations.yaml", line, "error")
     assert finding["column"] > 0
@@ -137,6 +138,7 @@ def _status(data: Path) -> dict[str, dict[str, int]]:
 def test_editors_get_a_schema_of_each_kind_of_file(kind: str) -> None:
     schema = json.loads(distctl("schema", kind).stdout)
     assert schema["additionalProperties"] is False
+    assert "[kind]" in distctl("schema", "--help").stdout
     assert schema["$schema"].endswith("2020-12/schema")
 
 
