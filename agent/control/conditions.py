@@ -18,7 +18,7 @@ def _conditions(lanes: Sequence[LaneRow], letters: int, troubles: Sequence[str])
     if doubts := sum(lane.in_doubt for lane in lanes):
         yield Condition(name="in-doubt", count=doubts, text=f"{doubts:,} in doubt: distctl indoubt list")
     if letters:
-        yield Condition(name="parked", count=letters, text=f"{letters:,} set aside: distctl dlq list")
+        yield Condition(name="parked", count=letters, text=f"{_dead_letters(letters)}: distctl dlq list")
     if behind := sum(lane.waiting_behind for lane in lanes):
         text = f"{behind:,} waiting behind what was set aside or is in doubt: distctl trace KEY"
         yield Condition(name="waiting-behind", count=behind, text=text)
@@ -29,3 +29,7 @@ def _conditions(lanes: Sequence[LaneRow], letters: int, troubles: Sequence[str])
             yield Condition(name=state, count=len(stopped), text=f"{state}: {', '.join(stopped)}")
     if backlog := sum(lane.backlog for lane in lanes):
         yield Condition(name="backlog", count=backlog, text=f"{backlog:,} on their way")
+
+
+def _dead_letters(count: int) -> str:
+    return "1 dead letter" if count == 1 else f"{count:,} dead letters"

@@ -60,7 +60,7 @@ class Counts(_Wire):
     inflight: int = 0
     in_doubt: int = 0
     delayed: int = 0
-    parked: int = 0
+    parked: int = Field(0, description="deliveries only; records that were set aside never became any")
     delivered: int = 0
     superseded: int = 0
     discarded: int = 0
@@ -86,9 +86,9 @@ class LaneRow(Counts):
     target: str
     tier: int
     order: str
-    state: str = Field(description="open, held or frozen")
+    state: str = Field(description="what a person or a calendar did: open (it delivers), held or frozen")
     shadow_of: str | None = None
-    breaker: str
+    breaker: str = Field(description="what the target does: closed (it is reached) or open (it is not, and calls wait)")
     breaker_reason: str = ""
     retry_at: Instant | None = None
     due_since: Instant | None = None
@@ -120,7 +120,7 @@ class Status(Answer):
     estate: str
     estate_hash: str
     events: int
-    open_dead_letters: int
+    open_dead_letters: int = Field(description="parked deliveries and records that were set aside")
     totals: Counts
     conditions: list[Condition]
     lanes: list[LaneRow]

@@ -52,6 +52,12 @@ def test_dead_letters_and_troubles_of_the_agent_come_first_or_near_it() -> None:
     assert [name for name, _ in found] == ["trouble", "in-doubt", "parked", "backlog"]
 
 
+@pytest.mark.parametrize(("count", "told"), [(1, "1 dead letter: "), (1200, "1,200 dead letters: ")])
+def test_dead_letters_go_by_their_own_name_since_they_are_more_than_parked_deliveries(count: int, told: str) -> None:
+    [condition] = conditions_of([], open_dead_letters=count, troubles=[])
+    assert condition.text == f"{told}distctl dlq list"
+
+
 def test_distctl_can_fail_on_every_condition_there_is() -> None:
     worst = QUIET.model_copy(update={"breaker": "open", "in_doubt": 1, "state": "held"})
     worst = worst.model_copy(update={"pending": 1, "waiting_behind": 1})
