@@ -168,7 +168,7 @@ MISTAKES = [
     (FLOWS, "    when:", "    shadow_of: epr\n    when:", f"{FLOWS}:38:16", "no other target", ""),
     (FLOWS, "samples/reco.csv", "samples/recoo.csv", f"{FLOWS}:19:11", "cannot be read", "record one"),
     (FLOWS, "samples/reco.csv", "/etc/hostname", f"{FLOWS}:19:11", "in the estate folder", "copy it"),
-    (FLOWS, "orders}", "orders, probe: {path: '/o/{key}', pointer: err}}", f"{FLOWS}:37:75", "cannot be 'err'", "with /"),
+    (FLOWS, "orders}", "orders, probe: {path: '/o/{key}', reference: err}}", f"{FLOWS}:37:77", "cannot be 'err'", "with /"),
     (FLOWS, "tier: 1", "tier: 4", f"{FLOWS}:3:7", "less than or equal to 3", ""),
     (FLOWS, "targets:\n", "targets: []\nx:\n", f"{FLOWS}:35:10", "at least 1 item", ""),
     (FLOWS, "owner: planning@acme.example", "<<: {owner: x}", f"{FLOWS}:2:1", "cannot be used", "write the fields out"),
