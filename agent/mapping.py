@@ -339,7 +339,7 @@ def _disagreement(group: _Group, header: dict[str, Any], row: SourceRecord) -> R
 
 
 def render(document: Mapping[str, Any]) -> bytes:
-    """A system's record as JSON: fields in the order of the mapping, decimals as numbers digit for digit."""
+    """A system's record as JSON: fields in the order of the mapping, decimals as numbers of their exact value."""
     return orjson.dumps(document, default=_digits)
 
 

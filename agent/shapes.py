@@ -43,7 +43,7 @@ def of_fields(specs: Mapping[str, FieldSpec]) -> Shape:
 @cache
 def of_entity(kind: type[Entity]) -> Shape:
     """A canonical entity as its JSON shows it: absent fields are null, money also shows `minor`."""
-    return _of_type(kind)
+    return of_type(kind)
 
 
 _TEXT: Final = Shape(type=FieldType.STRING)
@@ -62,15 +62,16 @@ ANYTHING: Final = Shape(type=FieldType.OBJECT)
 """An object of unknown fields."""
 
 
-def _of_type(annotation: Any) -> Shape:
+def of_type(annotation: Any) -> Shape:
+    """The shape of a type annotation of a model."""
     origin = get_origin(annotation)
     if origin in (Union, UnionType):
         inner = [one for one in get_args(annotation) if one is not NoneType]
-        return _of_type(inner[0]).with_null()
+        return of_type(inner[0]).with_null()
     if origin is Literal:
-        return _of_type(type(get_args(annotation)[0]))
+        return of_type(type(get_args(annotation)[0]))
     if origin in (tuple, list):
-        return Shape(type=FieldType.LIST, item=_of_type(get_args(annotation)[0]))
+        return Shape(type=FieldType.LIST, item=of_type(get_args(annotation)[0]))
     if isinstance(annotation, type):
         return _of_class(annotation)
     return Shape(type=FieldType.OBJECT)
@@ -85,13 +86,13 @@ def _of_class(kind: type[Any]) -> Shape:
 
 
 def _of_model(kind: type[BaseModel]) -> dict[str, Shape]:
-    shapes = {name: _of_type(_plain(info.annotation)) for name, info in kind.model_fields.items()}
+    shapes = {name: of_type(_plain(info.annotation)) for name, info in kind.model_fields.items()}
     return {name: shape.with_null() if name == "ext" else shape for name, shape in shapes.items()}
 
 
 def _of_dataclass(kind: type[Any]) -> dict[str, Shape]:
     hints = get_type_hints(kind)
-    shapes = {one.name: _of_type(hints[one.name]) for one in fields(kind)}
+    shapes = {one.name: of_type(hints[one.name]) for one in fields(kind)}
     if kind is Money:
         shapes["minor"] = Shape(type=FieldType.INTEGER, derive=_minor)
     return shapes
