@@ -19,8 +19,8 @@ _HEAD: Final = """\
 # The contracts
 
 What a flow's `mapping` fills, contract by contract. The page is written from the models; a test keeps it so. `list of` is filled
-by `lines` or by a list, an object by a nested table: `quantity: {value: record.qty, unit: "'EA'"}`. Words stand for themselves and
-are quoted twice in a mapping: `status: "'open'"`. `ext` takes fields of your own.
+by `lines` or by a list, an object by a nested table: `quantity: {value: record.qty, unit: "'EA'"}`. Words stand for themselves
+and are quoted twice in a mapping: `status: "'open'"`. `ext` takes fields of your own.
 """
 
 
