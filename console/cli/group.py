@@ -56,4 +56,21 @@ def _load(name: str, module: str) -> Any:
     command = get_command(import_module(module).app)
     command.name = name
     command.epilog = command.epilog or EVERYWHERE
+    for one in (command, *getattr(command, "commands", {}).values()):
+        _complete_options_of_every_command(one)
     return command
+
+
+def _complete_options_of_every_command(command: Any) -> None:
+    """They may stand behind the command, so there too they are completed."""
+    complete_own = command.shell_complete
+
+    def complete(ctx: Any, incomplete: str) -> list[Any]:
+        found = list(complete_own(ctx, incomplete))
+        if incomplete.startswith("-"):
+            own = {one.value for one in found}
+            root = ctx.find_root()
+            found += [one for one in root.command.shell_complete(root, incomplete) if one.value not in own]
+        return found
+
+    command.shell_complete = complete

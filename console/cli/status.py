@@ -20,6 +20,10 @@ app = new_app()
 CONDITIONS = ("parked", "waiting-behind", "in-doubt", "unreachable", "held", "frozen", "backlog", "trouble")
 
 
+def _names() -> list[str]:
+    return [*CONDITIONS, "any"]
+
+
 def _known(names: list[str] | None) -> list[str] | None:
     for name in names or ():
         if name != "any" and name not in CONDITIONS:
@@ -36,12 +40,15 @@ def status(
         list[str] | None,
         typer.Option(
             callback=_known,
+            autocompletion=_names,
             help=f"Exit 9 where this is so: {', '.join(CONDITIONS)}, or any of them. May be given more than once.",
         ),
     ] = None,
     until_clear: Annotated[
         list[str] | None,
-        typer.Option(callback=_known, help="With --watch: end once none of these is so, e.g. `backlog`."),
+        typer.Option(
+            callback=_known, autocompletion=_names, help="With --watch: end once none of these is so, e.g. `backlog`."
+        ),
     ] = None,
 ) -> None:
     """What is owed, what waits, what needs a person."""

@@ -232,6 +232,21 @@ def test_completion_completes_commands_and_options() -> None:
     assert answer.stdout.split() == ["status"]
 
 
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("distctl status --o", {"--output"}),
+        ("distctl dlq list --s", {"--socket", "--site"}),
+        ("distctl dlq list --f", {"--flow"}),
+        ("distctl status --fail-on wait", {"waiting-behind"}),
+        ("distctl status --watch --until-clear b", {"backlog"}),
+    ],
+)
+def test_completion_completes_what_may_stand_there(typed: str, offered: set[str]) -> None:
+    answer = as_a_process(_DISTCTL_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=str(len(typed.split()) - 1))
+    assert set(answer.stdout.split()) == offered
+
+
 def test_options_of_every_command_may_stand_anywhere(agent: Path) -> None:
     before = distctl("--socket", agent, "-o", "json", "flows")
     behind = distctl("flows", "-o", "json", "--socket", agent)
