@@ -48,7 +48,13 @@ def load_checked(folder: FilePath) -> Loaded:
             findings += one.findings()
         findings += _order_between_flows(loaded, estate)
         findings += _same_files(checked, estate)
-    return replace(loaded, findings=in_order(findings))
+    return replace(loaded, findings=in_order(_without_echoes(findings)))
+
+
+def _without_echoes(findings: list[Finding]) -> list[Finding]:
+    """Without what a connector says of a value that is told to be a secret already."""
+    secrets = {one.place for one in findings if one.code == "literal-secret"}
+    return [one for one in findings if one.code != "bad-value" or one.place not in secrets]
 
 
 def _settings_findings(loaded: Loaded, estate: Estate) -> Iterator[Finding]:
