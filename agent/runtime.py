@@ -3,6 +3,7 @@
 Order of a start: the estate is read and checked; the store is opened, settled and migrated; the estate is put in force; what an
 earlier run left in flight becomes in doubt; the control API listens; then the works run. A stop (SIGTERM, SIGINT) lets calls
 under way end and settles them. A store that nobody can vouch for ends the process at once, and the next start verifies it.
+After several starts that came to nothing only the control API listens, until a person resumes the rest.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ from agent.estate.watch import watch
 from agent.leases import Leases
 from agent.raw_archive import RawArchive
 from agent.reaper import Reaper
+from agent.start_count import WELL_AFTER, StartCount
 from agent.supervisor import Forever, first_in, guard, sleep_unless, unless
 from agent.telemetry import Telemetry, notify_service_manager, start_logging, watchdog_seconds
 from agent.works import Ground, Works, open_lanes, open_works, rehearse
 from state import audit, estates, targets
 from state.database import Database
-from state.model.clock import to_millis
-from state.model.errors import ConfigError, DistctlError, StoreCorruptError, StoreInDoubtError
+from state.model.clock import Clock, to_millis
+from state.model.errors import ConfigError, ConflictError, DistctlError, StoreCorruptError, StoreInDoubtError
 from state.model.ids import EstateHash
 from state.outbox import Outbox
 
@@ -63,6 +65,17 @@ async def run_agent(options: AgentOptions) -> int:
     clock = SystemClock()
     compiled = _read_estate(options.estate, options.site)
     options.data.mkdir(mode=0o750, parents=True, exist_ok=True)
+    starts = StartCount(options.data / "starts")
+    starts.begin()
+    try:
+        return await _run(options, compiled, clock, starts)
+    except DistctlError as error:
+        if not isinstance(error, StoreInDoubtError):
+            starts.clear()  # it said why, which is no crash
+        raise
+
+
+async def _run(options: AgentOptions, compiled: CompiledEstate, clock: Clock, starts: StartCount) -> int:
     crash = crash_points.from_environment(environ)
     fatal: asyncio.Queue[DistctlError] = asyncio.Queue()
     database = await Database.open(store_in(options.data), now=clock.now(), crash=crash, on_fatal=fatal.put_nowait)
@@ -78,7 +91,7 @@ async def run_agent(options: AgentOptions) -> int:
             crash=crash,
             telemetry=Telemetry(),
         )
-        return await Agent(options, ground, compiled, fatal).run()
+        return await Agent(options, ground, compiled, fatal, starts).run()
 
 
 class Agent:
@@ -90,45 +103,90 @@ class Agent:
         ground: Ground,
         compiled: CompiledEstate,
         fatal: asyncio.Queue[DistctlError],
+        starts: StartCount,
     ) -> None:
         self._options = options
         self._ground = ground
         self._compiled = compiled
         self._fatal = fatal
+        self._starts = starts
+        self._is_waiting = starts.is_safe_mode
         self._works: Works | None = None
         self._refused: ConfigError | None = None  # why the last edit is not in force
         self._reloading = asyncio.Lock()
         self._stopping = asyncio.Event()
+        self._resumed = asyncio.Event()  # safe mode is over: a person said so, or the agent stops
         self._ending = asyncio.Event()  # of the works that run now
         self._reaper = Reaper(ground.database, ground.leases, ground.clock, on_recovered=self._wake)
 
     async def run(self) -> int:
         """Run until stopped. Returns the exit code."""
-        ground = self._ground
-        await rehearse(ground, self._compiled)
-        await ground.database.write(self._start, name="runtime.start")
-        await self._adopt(self._compiled, by="agent")
-        await self._reaper.sweep()
-        desk = StoreDesk(ground.database, self._running())
-        server = ControlServer(desk, socket_in(self._options.data))
         exit_code = 0
         with self._signals():
             try:
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._watch_store(), name="store")
-                    self._guarded(tasks, "control", partial(server.serve, self._stopping))
-                    self._guarded(tasks, "reaper", partial(self._reaper.run, self._stopping))
-                    self._guarded(tasks, "estate", self._follow_estate)
-                    self._guarded(tasks, "watchdog", self._feed_watchdog)
-                    self._guarded(tasks, "works", self._work)
-                    notify_service_manager("READY=1")
-                    _log.info("agent of %s is running, estate %s", ground.site, self._compiled.estate.hash)
+                if self._is_waiting:
+                    await self._wait_for_a_person()
+                if not self._stopping.is_set():
+                    await self._live()
+                self._starts.clear()
             except* (StoreInDoubtError, StoreCorruptError) as group:
                 error = first_in(group)
                 _log.critical("the store cannot be vouched for, the agent ends: %s", error)
                 exit_code = error.exit_code if isinstance(error, DistctlError) else 1
-        _log.info("agent of %s has stopped", ground.site)
+        _log.info("agent of %s has stopped", self._ground.site)
         return exit_code
+
+    async def _live(self) -> None:
+        """The whole agent, until it is stopped."""
+        ground, stopping = self._ground, self._stopping
+        await rehearse(ground, self._compiled)
+        await ground.database.write(self._start, name="runtime.start")
+        await self._adopt(self._compiled, by="agent")
+        await self._reaper.sweep()
+        server = self._server()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch_store(stopping), name="store")
+            self._guarded(tasks, "control", partial(server.serve, stopping), stopping)
+            self._guarded(tasks, "reaper", partial(self._reaper.run, stopping), stopping)
+            self._guarded(tasks, "estate", self._follow_estate, stopping)
+            self._guarded(tasks, "watchdog", partial(self._feed_watchdog, stopping), stopping)
+            self._guarded(tasks, "starts", self._become_well, stopping)
+            self._guarded(tasks, "works", self._work, stopping)
+            notify_service_manager("READY=1")
+            _log.info("agent of %s is running, estate %s", ground.site, self._compiled.estate.hash)
+
+    async def _wait_for_a_person(self) -> None:
+        """Safe mode: answer questions, touch nothing, until a person says that it may go on."""
+        resumed = self._resumed
+        server = self._server()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch_store(resumed), name="store")
+            self._guarded(tasks, "control", partial(server.serve, resumed), resumed)
+            self._guarded(tasks, "watchdog", partial(self._feed_watchdog, resumed), resumed)
+            notify_service_manager("READY=1")
+            _log.critical("%s", self._safe_mode())
+
+    async def resume(self, by: str, reason: str) -> None:
+        """End safe mode, audited. Raises `ConflictError` where the agent is not in it."""
+        if not self._is_waiting:
+            raise ConflictError(
+                "the agent is not in safe mode", hint="`distctl status` says how it is", code="not-safe-mode"
+            )
+        await self._ground.database.write(partial(self._note_resumption, by, reason), name="runtime.resume")
+        self._is_waiting = False
+        self._resumed.set()
+
+    def _note_resumption(self, by: str, reason: str, connection: sqlite3.Connection) -> None:
+        millis = to_millis(self._ground.clock.now())
+        audit.append(
+            connection,
+            at_ms=millis,
+            actor=by,
+            action="resume",
+            target="agent",
+            reason=reason,
+            details={"failed_starts": self._starts.failed},
+        )
 
     async def reload(self, by: str) -> bool:
         """Read the estate folder again and put it in force. Answers whether it changed; `ConfigError` where it is wrong."""
@@ -192,18 +250,25 @@ class Agent:
                 _log.error("the edited estate is refused, the one before stays in force: %s", error)
                 self._refused = error
 
-    async def _feed_watchdog(self) -> None:
+    async def _become_well(self) -> None:
+        if not await sleep_unless(self._stopping, WELL_AFTER, clock=self._ground.clock):
+            self._starts.clear()
+
+    async def _feed_watchdog(self, until: asyncio.Event) -> None:
         seconds = watchdog_seconds()
-        while seconds is not None and not await sleep_unless(self._stopping, seconds, clock=self._ground.clock):
+        while seconds is not None and not await sleep_unless(until, seconds, clock=self._ground.clock):
             notify_service_manager("WATCHDOG=1")
 
-    async def _watch_store(self) -> None:
-        error = await unless(self._stopping, self._fatal.get())
+    async def _watch_store(self, until: asyncio.Event) -> None:
+        error = await unless(until, self._fatal.get())
         if error is not None:
             raise error
 
-    def _guarded(self, tasks: asyncio.TaskGroup, name: str, run: Forever) -> None:
-        tasks.create_task(guard(name, run, clock=self._ground.clock, stopping=self._stopping), name=name)
+    def _guarded(self, tasks: asyncio.TaskGroup, name: str, run: Forever, until: asyncio.Event) -> None:
+        tasks.create_task(guard(name, run, clock=self._ground.clock, stopping=until), name=name)
+
+    def _server(self) -> ControlServer:
+        return ControlServer(StoreDesk(self._ground.database, self._running()), socket_in(self._options.data))
 
     # Stopping.
 
@@ -224,6 +289,7 @@ class Agent:
             _log.info("stopping: calls under way may end first")
             notify_service_manager("STOPPING=1")
         self._stopping.set()
+        self._resumed.set()
         self._ending.set()
 
     def _wake(self) -> None:
@@ -239,11 +305,20 @@ class Agent:
             troubles=self._troubles,
             metrics=self._ground.telemetry.expose,
             reload=self.reload,
+            resume=self.resume,
         )
 
     def _troubles(self) -> Sequence[str]:
+        if self._is_waiting:
+            return [self._safe_mode()]
         refused = [f"the edited estate is refused: {self._refused}"] if self._refused else []
         return [*refused, *(self._works.troubles if self._works else ["nothing runs: see the log"])]
+
+    def _safe_mode(self) -> str:
+        return (
+            f"safe mode: the last {self._starts.failed} starts ended within {WELL_AFTER:.0f} s, so nothing is taken in and "
+            "nothing is delivered; look at the log, then `distctl agent resume --reason ...`"
+        )
 
 
 def _collect_seldom() -> None:

@@ -158,9 +158,16 @@ class ControlClient:
 
     def reload(self) -> Reloaded:
         """Have the agent read its estate folder again now. Raises `InDoubtError` where it was asked and gave no answer."""
+        return self._parse(Reloaded, self._change("/v1/estate/reload"))
+
+    def resume(self, *, reason: str) -> None:
+        """End the agent's safe mode. Raises `ConflictError` where it is not in it, `InDoubtError` as `reload`."""
+        self._change("/v1/agent/resume", reason=reason)
+
+    def _change(self, path: str, **query: str) -> bytes:
         if self._site:
             self.health()  # before anything changes: is it the agent that is meant?
-        return self._parse(Reloaded, self._answer("POST", "/v1/estate/reload"))
+        return self._answer("POST", f"{path}?{urlencode(query, errors='replace')}" if query else path)
 
     def _get(self, model: type[Model], path: str, **query: str | int | None) -> Model:
         given = {name: value for name, value in query.items() if value is not None}

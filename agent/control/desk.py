@@ -102,3 +102,7 @@ class Desk(Protocol):
     async def reload(self, *, caller: str) -> Reloaded:
         """Read the estate folder again now."""
         ...
+
+    async def resume(self, *, caller: str, reason: str) -> None:
+        """End safe mode."""
+        ...

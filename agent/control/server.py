@@ -52,6 +52,7 @@ _GRACE_SECONDS: Final = 2
 _BACKLOG: Final = 128  # callers that queue; asyncio accepts as many at once, each with a descriptor
 
 _Filter = Annotated[str | None, Query(max_length=500)]
+_Reason = Annotated[str, Query(min_length=1, max_length=500)]
 
 
 def make_app(desk: Desk) -> FastAPI:
@@ -63,6 +64,7 @@ def make_app(desk: Desk) -> FastAPI:
     _add_lists(app, desk)
     _add_details(app, desk)
     _add_monitoring(app, desk)
+    _add_changes(app, desk)
     return app
 
 
@@ -223,9 +225,15 @@ def _add_monitoring(app: FastAPI, desk: Desk) -> None:
     async def whoami(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
         return caller
 
+
+def _add_changes(app: FastAPI, desk: Desk) -> None:
     @app.post("/v1/estate/reload")
     async def reload(caller: Annotated[Caller, Depends(_caller)]) -> Reloaded:
         return await desk.reload(caller=caller.user)
+
+    @app.post("/v1/agent/resume", status_code=204)
+    async def resume(caller: Annotated[Caller, Depends(_caller)], reason: _Reason) -> None:
+        await desk.resume(caller=caller.user, reason=reason)
 
 
 def _answer_with_problems(app: FastAPI) -> None:

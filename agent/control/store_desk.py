@@ -60,6 +60,7 @@ class Running:
     troubles: Callable[[], Sequence[str]]  # what does not work at the moment, one sentence each
     metrics: Callable[[], bytes]  # this process's own figures
     reload: Callable[[str], Awaitable[bool]]  # in the name of; answers whether the estate changed
+    resume: Callable[[str, str], Awaitable[None]]  # in the name of, with its reason
 
 
 class StoreDesk:
@@ -196,6 +197,10 @@ class StoreDesk:
         """Read the estate folder again now."""
         changed = await self._running.reload(caller)
         return Reloaded(**self._about(), estate_hash=self._running.estate().hash, changed=changed)
+
+    async def resume(self, *, caller: str, reason: str) -> None:
+        """End safe mode."""
+        await self._running.resume(caller, reason)
 
     async def _read_of_flow(
         self, query: Callable[[sqlite3.Connection], list[views.Row]], flow: str | None

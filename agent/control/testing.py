@@ -57,6 +57,7 @@ class WrittenDesk:
     first_bad: int | None = None
     failure: Exception | None = None
     reloaded_by: list[str] = field(default_factory=list)
+    resumed_by: list[tuple[str, str]] = field(default_factory=list)  # who and why
 
     async def status(self) -> Status:
         """All lanes and their sums."""
@@ -156,6 +157,11 @@ class WrittenDesk:
         """Notes who asked."""
         self.reloaded_by.append(caller)
         return Reloaded(**self._about(), estate_hash="0" * 32, changed=False)
+
+    async def resume(self, *, caller: str, reason: str) -> None:
+        """Notes who asked, and why."""
+        self._about()
+        self.resumed_by.append((caller, reason))
 
     def _about(self) -> dict[str, Any]:
         if self.failure:

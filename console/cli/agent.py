@@ -1,4 +1,4 @@
-"""`distctl agent`: the daemon, in the foreground."""
+"""`distctl agent`: the daemon in the foreground, and what a person tells it."""
 
 from __future__ import annotations
 
@@ -44,6 +44,17 @@ def run(
     form = log or (Log.TEXT if session.output.talk.isatty() else Log.JSON)
     options = AgentOptions(estate=estate.resolve(), site=site, data=session.data_path(site), log=form.value)
     raise typer.Exit(asyncio.run(run_agent(options)))
+
+
+@app.command()
+def resume(
+    context: typer.Context,
+    reason: Annotated[str, typer.Option(help="Why it may go on; kept in the audit.")],
+) -> None:
+    """End safe mode, in which an agent waits after several starts that came to nothing."""
+    session = session_of(context)
+    session.client().resume(reason=reason)
+    session.output.say("the agent goes on")
 
 
 def _only_site(folder: Path) -> str:

@@ -277,11 +277,14 @@ class AgentProcess:
         self,
         *,
         crash_at: str = "",
+        anew: bool = True,
         environment: Mapping[str, str] | None = None,
         before_exec: Callable[[], None] | None = None,
     ) -> Self:
-        """Start it and return at once."""
+        """Start it and return at once; unless `anew`, earlier starts that were killed count towards safe mode."""
         assert not self.is_running
+        if anew:
+            (self.data / "starts").unlink(missing_ok=True)
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,

@@ -100,13 +100,17 @@ def test_another_account_is_refused_by_the_folder(desk: WrittenDesk) -> None:
 
 def test_the_change_is_made_in_the_callers_name(client: ControlClient, desk: WrittenDesk) -> None:
     client.reload()
+    client.resume(reason="the disk was replaced")
     assert desk.reloaded_by == [client.caller().user]
+    assert desk.resumed_by == [(client.caller().user, "the disk was replaced")]
 
 
 def test_the_agent_of_another_site_is_not_told_to_change_anything(path: Path, desk: WrittenDesk) -> None:
     with pytest.raises(ConfigError, match="that of site dc-north, not of berlin"):
         ControlClient(path, site="berlin").reload()
-    assert desk.reloaded_by == []
+    with pytest.raises(ConfigError, match="that of site dc-north, not of berlin"):
+        ControlClient(path, site="berlin").resume(reason="the wrong one")
+    assert desk.reloaded_by == desk.resumed_by == []
 
 
 def test_the_socket_is_closed_to_others(path: Path) -> None:

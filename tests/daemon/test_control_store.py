@@ -165,6 +165,9 @@ def running(*, estate: Estate = ESTATE, troubles: Sequence[str] = ()) -> Running
     async def reload(caller: str) -> bool:
         return caller == "ada"
 
+    async def resume(caller: str, reason: str) -> None:
+        raise AssertionError(f"{caller} was not asked to resume, {reason}")
+
     return Running(
         site="n",
         started_at=NOON,
@@ -173,6 +176,7 @@ def running(*, estate: Estate = ESTATE, troubles: Sequence[str] = ()) -> Running
         troubles=lambda: troubles,
         metrics=lambda: b"distctl_up 1.0\n",
         reload=reload,
+        resume=resume,
     )
 
 
