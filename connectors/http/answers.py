@@ -86,21 +86,21 @@ def parse(body: bytes) -> object:
         return ABSENT
 
 
-def first_rule(rules: Sequence[Rule], status: int, document: object, text: str) -> Rule | None:
+def first_rule(rules: Sequence[Rule], answer: Answer, document: object) -> Rule | None:
     """The rule that decides, if one holds.
 
     Raises `InDoubtError` where a rule would have to look into a success that is not JSON: the error may stand inside.
     """
     for rule in rules:
-        if rule.when.status is not None and status not in rule.when.status:
+        if rule.when.status is not None and answer.status not in rule.when.status:
             continue
-        if rule.when.looks_inside and document is ABSENT and 200 <= status < 300:
+        if rule.when.looks_inside and document is ABSENT and 200 <= answer.status < 300:
             raise InDoubtError(
-                f"answered {status} with something that is not JSON",
+                f"{answer.call} answered {answer.status} with something that is not JSON",
                 hint="it is asked, or sent again; the outcome map cannot read this answer",
                 code="unreadable-answer",
             )
-        if _holds(rule.when, document, text):
+        if _holds(rule.when, answer, document):
             return rule
     return None
 
@@ -108,6 +108,8 @@ def first_rule(rules: Sequence[Rule], status: int, document: object, text: str) 
 def retry_after(header: str, *, now: datetime) -> timedelta | None:
     """The pause that `Retry-After` asks for, between nothing and an hour; None where it says nothing readable."""
     text = header.strip()
+    if not text:
+        return None
     number = text.removeprefix("-")
     if number.isascii() and number.isdecimal():
         seconds = int(number[:_LONGEST_NUMBER])
@@ -143,37 +145,41 @@ class OutcomeMap:
 
     def has_rule_for(self, answer: Answer) -> bool:
         """Whether a rule of the settings, and not the status code, decides."""
-        return first_rule(self._rules, answer.status, parse(answer.body), _text(answer.body)) is not None
+        return first_rule(self._rules, answer, parse(answer.body)) is not None
 
     def read(self, answer: Answer, *, now: datetime, status_counts: bool = True) -> Outcome | DistctlError:
         """What the answer means. Without `status_counts` only a rule can say; else it is in doubt."""
         document = parse(answer.body)
         try:
-            rule = first_rule(self._rules, answer.status, document, _text(answer.body))
+            rule = first_rule(self._rules, answer, document)
         except InDoubtError as error:
-            return InDoubtError(f"{answer.call} {error.message}", hint=error.hint, code=error.code)
+            return error
         if rule is not None:
             meaning = rule.outcome
         elif status_counts:
             meaning = self._meaning_of_status(answer.status)
         else:
             meaning = Meaning.IN_DOUBT
-        return self.as_meant(meaning, answer, now=now, rule=rule)
+        return self._as_meant(meaning, answer, document, rule, now)
 
-    def as_meant(
-        self, meaning: Meaning, answer: Answer, *, now: datetime, rule: Rule | None = None
-    ) -> Outcome | DistctlError:
+    def as_meant(self, meaning: Meaning, answer: Answer, *, now: datetime) -> Outcome | DistctlError:
         """The outcome or error for an answer whose meaning is decided."""
-        document = parse(answer.body)
-        words = self._words(answer, document, rule)
+        return self._as_meant(meaning, answer, parse(answer.body), None, now)
+
+    def _as_meant(
+        self, meaning: Meaning, answer: Answer, document: object, rule: Rule | None, now: datetime
+    ) -> Outcome | DistctlError:
         reference = self._safe(find_text(document, rule.reference if rule and rule.reference else self._reference))
-        said = f"{answer.call} answered {answer.status}{f': {words}' if words else ''}"
-        hint = (rule.hint if rule else "") or _hint(meaning, answer.status)
-        code = f"http-{answer.status}"
         pause = retry_after(answer.headers.get("retry-after", ""), now=now)
         match meaning:
             case Meaning.ACCEPTED | Meaning.MODIFIED | Meaning.DELAYED:
-                return self._outcome(meaning, answer, reference=reference, words=words if rule else "", pause=pause)
+                words = self._words(answer, document, rule) if rule else ""
+                return self._outcome(meaning, answer, reference=reference, words=words, pause=pause)
+        words = self._words(answer, document, rule)
+        said = f"{answer.call} answered {answer.status}{f': {words}' if words else ''}"
+        hint = (rule.hint if rule else "") or _hint(meaning, answer.status)
+        code = f"http-{answer.status}"
+        match meaning:
             case Meaning.DUPLICATE:
                 return DuplicateError(said, reference=reference, hint=hint, code=code)
             case Meaning.REJECTED:
@@ -213,9 +219,9 @@ class OutcomeMap:
         return self._safe(found or (_text(answer.body) if answer.status >= 300 or rule else "")).strip()
 
 
-def _holds(condition: Condition, document: object, text: str) -> bool:
+def _holds(condition: Condition, answer: Answer, document: object) -> bool:
     if condition.pointer is None:
-        return condition.matches is None or _matches(condition.matches, text)
+        return condition.matches is None or _matches(condition.matches, _text(answer.body))
     found = find(document, condition.pointer)
     if condition.exists is not None and condition.exists is not (found is not ABSENT and found is not None):
         return False

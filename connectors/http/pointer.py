@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -26,8 +27,8 @@ ABSENT: Final = _Absent()
 
 def find(document: object, pointer: str) -> object:
     """What stands at `pointer`, or `ABSENT`. The empty pointer is the whole document."""
-    for token in pointer.split("/")[1:]:
-        document = _step(document, token.replace("~1", "/").replace("~0", "~"))
+    for token in _tokens(pointer):
+        document = _step(document, token)
         if document is ABSENT:
             break
     return document
@@ -36,9 +37,15 @@ def find(document: object, pointer: str) -> object:
 def find_text(document: object, pointer: str) -> str:
     """The text or number at `pointer` as text; empty for anything else."""
     found = find(document, pointer)
-    if isinstance(found, bool) or not isinstance(found, str | int | float | Decimal):
-        return ""
-    return str(found)
+    if isinstance(found, str):
+        return found
+    is_number = isinstance(found, int | float | Decimal) and not isinstance(found, bool)
+    return str(found) if is_number else ""
+
+
+@lru_cache(maxsize=256)
+def _tokens(pointer: str) -> tuple[str, ...]:
+    return tuple(token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:])
 
 
 def _step(document: object, token: str) -> object:

@@ -9,6 +9,7 @@ Crash behaviour: nothing is kept here; what was sent and not answered is in doub
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
@@ -234,7 +235,7 @@ class HttpSink:
         self, item: dict[str, object], parcel: Parcel, answer: Answer, batch: BatchSettings, until: float
     ) -> Result:
         status = _status(item, batch.status)
-        one = replace(answer, status=status or answer.status, headers={}, body=orjson.dumps(item))
+        one = Answer(call=answer.call, status=status or answer.status, headers={}, body=orjson.dumps(item))
         if status is not None:
             return await self._read(one, parcel, self._batch_map, until)
         return self._batch_map.read(one, now=self._clock.now(), status_counts=False)
@@ -317,14 +318,15 @@ def _groups(parcels: Sequence[Parcel], body_limit: int) -> Iterator[list[Parcel]
 
 def _array(group: Sequence[Parcel], batch: BatchSettings) -> bytes:
     """The records as one JSON array, each with its key put first; the payloads stay digit for digit."""
-    array = b"[%s]" % b",".join(_keyed(parcel, batch.key_field) for parcel in group)
+    key_field = orjson.dumps(batch.key_field)
+    array = b"[%s]" % b",".join(_keyed(parcel, key_field) for parcel in group)
     return array if batch.wrap is None else b"{%s:%s}" % (orjson.dumps(batch.wrap), array)
 
 
-def _keyed(parcel: Parcel, key_field: str) -> bytes:
+def _keyed(parcel: Parcel, key_field: bytes) -> bytes:
     inside = parcel.payload.strip()[1:-1].strip()
-    key = b"%s:%s" % (orjson.dumps(key_field), orjson.dumps(parcel.idempotency_key))
-    return b"{%s,%s}" % (key, inside) if inside else b"{%s}" % key
+    key = orjson.dumps(parcel.idempotency_key)
+    return b"{%s:%s,%s}" % (key_field, key, inside) if inside else b"{%s:%s}" % (key_field, key)
 
 
 def _matched(group: Sequence[Parcel], items: object, batch: BatchSettings) -> list[dict[str, object] | None]:
@@ -334,7 +336,8 @@ def _matched(group: Sequence[Parcel], items: object, batch: BatchSettings) -> li
         is_whole = isinstance(items, list) and len(answers) == len(items) == len(group)
         return list(answers) if is_whole else [None] * len(group)
     keys = [find_text(item, batch.result_key) for item in answers]
-    by_key = {key: item for key, item in zip(keys, answers, strict=True) if keys.count(key) == 1}
+    times = Counter(keys)
+    by_key = {key: item for key, item in zip(keys, answers, strict=True) if times[key] == 1}
     return [by_key.get(parcel.idempotency_key) for parcel in group]
 
 
