@@ -6,6 +6,7 @@ All ids are deterministic functions of content, so that reading again, restoring
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import NewType
 
 EventId = NewType("EventId", str)
@@ -23,8 +24,7 @@ Fence = NewType("Fence", int)
 
 def digest(*parts: str | bytes, size: int = 32) -> bytes:
     """BLAKE2b over parts that are joined with their lengths; `size` in bytes."""
-    raw = [part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part for part in parts]
-    return hashlib.blake2b(b"".join([b"%d\x1f%b" % (len(part), part) for part in raw]), digest_size=size).digest()
+    return hashlib.blake2b(_with_lengths(*parts), digest_size=size).digest()
 
 
 def event_id(*, source: str, flow: str, batch: str, position: str, key: str, content: bytes) -> EventId:
@@ -33,9 +33,10 @@ def event_id(*, source: str, flow: str, batch: str, position: str, key: str, con
     `batch` names the file or page, `position` the place in it: two changes in one second stay two events, while reading the
     same record again makes the same id.
     """
-    return EventId(
-        digest(source, flow, batch, size=4).hex() + digest(source, flow, batch, position, key, content, size=12).hex()
-    )
+    name, begun = _of_batch(source, flow, batch)
+    hashing = begun.copy()
+    hashing.update(_with_lengths(position, key, content))
+    return EventId(name + hashing.hexdigest())
 
 
 def outcome_id(*, delivery_event: EventId, target: str, revision: int) -> EventId:
@@ -51,3 +52,15 @@ def idempotency_key(*, event: EventId, target: str, version: int) -> str:
 def sha256(raw: bytes) -> str:
     """The hexadecimal SHA-256 of `raw`, as shown to people and stored beside raw bytes."""
     return hashlib.sha256(raw).hexdigest()
+
+
+def _with_lengths(*parts: str | bytes) -> bytes:
+    raw = [part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part for part in parts]
+    return b"".join([b"%d\x1f%b" % (len(part), part) for part in raw])
+
+
+@lru_cache(maxsize=64)
+def _of_batch(source: str, flow: str, batch: str) -> tuple[str, hashlib.blake2b]:
+    """What all ids of a batch begin with, and their hash as far as it is the same: to be copied, never updated."""
+    common = _with_lengths(source, flow, batch)
+    return hashlib.blake2b(common, digest_size=4).hexdigest(), hashlib.blake2b(common, digest_size=12)
