@@ -14,7 +14,7 @@ import logging
 import random
 import signal
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +27,7 @@ from agent.clock import SystemClock
 from agent.control.endpoint import socket_in, store_in
 from agent.control.server import ControlServer
 from agent.control.store_desk import Running, StoreDesk
+from agent.crash_points import CrashPoint
 from agent.estate.check import load_checked
 from agent.estate.compiled import CompiledEstate, compile_estate
 from agent.estate.watch import watch
@@ -40,9 +41,17 @@ from agent.works import Ground, Works, open_lanes, open_works, rehearse
 from state import audit, estates, targets
 from state.database import Database
 from state.model.clock import Clock, to_millis
-from state.model.errors import ConfigError, ConflictError, DistctlError, StoreCorruptError, StoreInDoubtError
+from state.model.errors import (
+    ConfigError,
+    ConflictError,
+    DistctlError,
+    StoreCorruptError,
+    StoreError,
+    StoreInDoubtError,
+)
 from state.model.ids import EstateHash
 from state.outbox import Outbox
+from state.reserve import Reserve
 
 _log = logging.getLogger("distctl.agent")
 
@@ -78,7 +87,9 @@ async def run_agent(options: AgentOptions) -> int:
 async def _run(options: AgentOptions, compiled: CompiledEstate, clock: Clock, starts: StartCount) -> int:
     crash = crash_points.from_environment(environ)
     fatal: asyncio.Queue[DistctlError] = asyncio.Queue()
-    database = await Database.open(store_in(options.data), now=clock.now(), crash=crash, on_fatal=fatal.put_nowait)
+    reserve = Reserve(options.data / "reserve")
+    make_room = partial(_make_room, reserve)
+    database = await _open_store(options.data, clock, crash=crash, on_fatal=fatal.put_nowait, make_room=make_room)
     async with database:
         ground = Ground(
             site=options.site,
@@ -91,7 +102,7 @@ async def _run(options: AgentOptions, compiled: CompiledEstate, clock: Clock, st
             crash=crash,
             telemetry=Telemetry(),
         )
-        return await Agent(options, ground, compiled, fatal, starts).run()
+        return await Agent(options, ground, compiled, fatal, starts, reserve).run()
 
 
 class Agent:
@@ -104,12 +115,14 @@ class Agent:
         compiled: CompiledEstate,
         fatal: asyncio.Queue[DistctlError],
         starts: StartCount,
+        reserve: Reserve,
     ) -> None:
         self._options = options
         self._ground = ground
         self._compiled = compiled
         self._fatal = fatal
         self._starts = starts
+        self._reserve = reserve
         self._is_waiting = starts.is_safe_mode
         self._works: Works | None = None
         self._refused: ConfigError | None = None  # why the last edit is not in force
@@ -117,7 +130,7 @@ class Agent:
         self._stopping = asyncio.Event()
         self._resumed = asyncio.Event()  # safe mode is over: a person said so, or the agent stops
         self._ending = asyncio.Event()  # of the works that run now
-        self._reaper = Reaper(ground.database, ground.leases, ground.clock, on_recovered=self._wake)
+        self._reaper = Reaper(ground.database, ground.leases, reserve, ground.clock, on_recovered=self._wake)
 
     async def run(self) -> int:
         """Run until stopped. Returns the exit code."""
@@ -312,13 +325,40 @@ class Agent:
         if self._is_waiting:
             return [self._safe_mode()]
         refused = [f"the edited estate is refused: {self._refused}"] if self._refused else []
-        return [*refused, *(self._works.troubles if self._works else ["nothing runs: see the log"])]
+        full = [f"the disk was full: free space under {self._options.data}"] if self._reserve.is_given_up else []
+        return [*refused, *full, *(self._works.troubles if self._works else ["nothing runs: see the log"])]
 
     def _safe_mode(self) -> str:
         return (
             f"safe mode: the last {self._starts.failed} starts ended within {WELL_AFTER:.0f} s, so nothing is taken in and "
             "nothing is delivered; look at the log, then `distctl agent resume --reason ...`"
         )
+
+
+async def _open_store(
+    data: Path,
+    clock: Clock,
+    *,
+    crash: CrashPoint,
+    on_fatal: Callable[[DistctlError], None],
+    make_room: Callable[[], bool],
+) -> Database:
+    """The store; on a full disk opening it needs the reserve too."""
+    start = partial(Database.open, store_in(data), now=clock.now(), crash=crash, on_fatal=on_fatal, make_room=make_room)
+    try:
+        return await start()
+    except StoreError as error:
+        if error.code != "store-full" or not make_room():
+            raise
+    return await start()
+
+
+def _make_room(reserve: Reserve) -> bool:
+    """Answers whether a store that is full may be tried again."""
+    was_released = reserve.release()
+    if was_released:
+        _log.error("the disk is full: the reserve was given up, so that results and the audit can still be written")
+    return was_released
 
 
 def _collect_seldom() -> None:

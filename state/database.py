@@ -62,15 +62,17 @@ class Database:
         crash: Callable[[str], None] = lambda _: None,
         on_fatal: Callable[[DistctlError], None] = lambda _: None,
         sleep: Callable[[float], None] = time.sleep,
+        make_room: Callable[[], bool] = lambda: False,
     ) -> Self:
         """Own the store at `path`, settle its WAL, look for damage, migrate it, and start its writer.
 
-        `crash` is called at each named crash point and `sleep` before a group runs again, both on the writer's thread.
+        `crash` is called at each named crash point, `sleep` before a group runs again, and `make_room` when the disk is full,
+        to answer whether it is worth another try: all on the writer's thread.
         `on_fatal` is called once, on the loop, when the process has to end. Raises `ConflictError` (another process owns it),
         `StoreCorruptError`, `ConfigError` (foreign, newer or changed), `StoreError` (locked, full, read-only) or
         `StoreInDoubtError` (the disk fails).
         """
-        database = cls(path, GroupCommit(path, crash=crash, on_fatal=on_fatal, sleep=sleep))
+        database = cls(path, GroupCommit(path, crash=crash, on_fatal=on_fatal, sleep=sleep, make_room=make_room))
         steps = shipped() if migrations is None else migrations
         prepare = partial(database._prepare, steps, now_ms=to_millis(now), check_limit=check_limit, crash=crash)
         try:

@@ -25,7 +25,7 @@ from typing import Final, TypeAlias, TypeVar, cast
 
 from state.connection_thread import ConnectionThread
 from state.model.errors import DistctlError, StoreError, StoreInDoubtError
-from state.sqlite_errors import is_constraint, is_fatal, is_vanishing, translate
+from state.sqlite_errors import is_constraint, is_fatal, is_full, is_vanishing, translate
 
 T = TypeVar("T")
 
@@ -93,11 +93,13 @@ class GroupCommit:
         crash: Callable[[str], None],
         on_fatal: Callable[[DistctlError], None],
         sleep: Callable[[float], None],
+        make_room: Callable[[], bool] = lambda: False,
     ) -> None:
         self._path = path
         self._crash = crash
         self._on_fatal = on_fatal
         self._sleep = sleep
+        self._make_room = make_room
         self._loop = asyncio.get_running_loop()
         self._pending: deque[_Queued] = deque()
         self._thread: ConnectionThread | None = None
@@ -184,6 +186,8 @@ class GroupCommit:
                 stretches.appendleft(units[outcome.done :])
             elif parts := _divide(units, outcome):
                 stretches.extendleft(reversed(parts))
+            elif is_full(outcome.error) and self._make_room():
+                stretches.appendleft(units)
             elif is_vanishing(outcome.error) and (delay := next(delays, None)):
                 self._sleep(delay)
                 stretches.appendleft(units)

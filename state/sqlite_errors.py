@@ -30,6 +30,11 @@ def is_vanishing(error: BaseException) -> bool:
     return primary_code(error) in _VANISHING
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether the disk, or the quota, has no room."""
+    return primary_code(error) == sqlite3.SQLITE_FULL
+
+
 def is_fatal(error: BaseException, path: Path) -> bool:
     """Whether the connection must not be used again: the disk failed below us, or the file is damaged."""
     code = primary_code(error)

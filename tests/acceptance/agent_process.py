@@ -283,8 +283,8 @@ class AgentProcess:
     ) -> Self:
         """Start it and return at once; unless `anew`, earlier starts that were killed count towards safe mode."""
         assert not self.is_running
-        if anew:
-            (self.data / "starts").unlink(missing_ok=True)
+        if anew and (self.data / "starts").exists():
+            (self.data / "starts").unlink()
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,

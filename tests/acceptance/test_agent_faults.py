@@ -106,8 +106,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def ballast(folder: Path, *, leaving: int) -> Iterator[None]:
-    """Something else fills the disk and leaves that many bytes free."""
+def ballast(folder: Path, *, leaving: int, reserve: bool = True) -> Iterator[None]:
+    """Something else fills the disk, and what the agent's reserve held unless that is left, and leaves that many bytes free."""
+    if not reserve:
+        (folder / "reserve").unlink()
     path = folder / "ballast"
     with path.open("wb") as file:
         while (room := shutil.disk_usage(folder).free - leaving) > 0:
@@ -136,6 +138,26 @@ def test_a_disk_that_runs_low_takes_nothing_in_and_delivers_what_it_has(  # F11
     assert agent.stop() == 0
 
 
+def test_on_a_full_disk_results_and_the_audit_are_written_in_the_reserve(  # F11
+    small_disk: Path, agent: AgentProcess, planner: Planner, erp: Partner
+) -> None:
+    agent.run()
+    erp.close_shop()
+    planner.publish(*[f"R-{number % 40}" for number in range(120)])
+    owes(agent, 120)
+    with ballast(small_disk, leaving=0):
+        erp.open_shop()
+        until(lambda: agent.status().totals.backlog == 0, "every result is written")
+        assert "the reserve was given up" in agent.log()
+        assert agent.client.health().troubles[0].startswith("the disk was full")
+        assert agent.client.audit_verdict().ok
+        agent.kill()
+    agent.run()
+    until(lambda: agent.client.health().ok and (small_disk / "reserve").exists(), "the reserve is filled again")
+    settled(agent, erp, planner)
+    assert agent.stop() == 0
+
+
 def test_a_disk_without_a_byte_left_loses_no_result_and_goes_on_when_there_is_room(  # F11, F12
     small_disk: Path, agent: AgentProcess, planner: Planner, erp: Partner
 ) -> None:
@@ -144,12 +166,29 @@ def test_a_disk_without_a_byte_left_loses_no_result_and_goes_on_when_there_is_ro
     references = [f"R-{number % 40}" for number in range(120)]
     planner.publish(*references)
     owes(agent, len(references))
-    with ballast(small_disk, leaving=0):
+    with ballast(small_disk, leaving=0, reserve=False):
         erp.open_shop()
         until(lambda: "the store cannot take results now" in agent.log(), "the store is full")
         time.sleep(1.5)
         assert agent.is_running
         assert agent.log().count("cannot take results now") < 40, "it tries now and then, it does not storm"
+    settled(agent, erp, planner)
+    assert agent.stop() == 0
+
+
+def test_an_agent_starts_on_a_full_disk(  # F11
+    small_disk: Path, agent: AgentProcess, planner: Planner, erp: Partner
+) -> None:
+    agent.run()
+    erp.close_shop()
+    planner.publish(*[f"R-{number % 40}" for number in range(120)])
+    owes(agent, 120)
+    agent.kill()
+    with ballast(small_disk, leaving=0):
+        erp.open_shop()
+        agent.start()
+        until(lambda: taken(erp) and agent.lane("erp").delivered == 120, "it delivers")
+        assert "the reserve was given up" in agent.log()
     settled(agent, erp, planner)
     assert agent.stop() == 0
 
@@ -161,7 +200,7 @@ def test_an_agent_stops_when_told_to_though_its_disk_is_full(  # F11
     erp.close_shop()
     planner.publish(*[f"R-{number % 40}" for number in range(120)])
     owes(agent, 120)
-    with ballast(small_disk, leaving=0):
+    with ballast(small_disk, leaving=0, reserve=False):
         erp.open_shop()
         until(lambda: "the store cannot take results now" in agent.log(), "the store is full")
         agent.stop()

@@ -37,6 +37,7 @@ from state.model.event import Environment, Event, Op
 from state.model.ids import Seq, event_id
 from state.model.retry import RetryPolicy
 from state.outbox import Outbox, Owed, next_fence
+from state.reserve import Reserve
 from state.testing import temporary_database
 
 ESTATE = Estate(settings=EstateSettings(name="acme", environment=Environment.TEST, currency="EUR"), sites={}, flows={})
@@ -380,7 +381,8 @@ async def test_lost_work_is_found_by_the_reaper_and_becomes_a_doubt(tmp_path: Pa
         await rig.start(OrderMode.STRICT)
         await rig.owe(an_event("K", 1))
         await database.write(partial(_claim_and_vanish, rig.lanes[0]))
-        assert await Reaper(database, rig.leases, CLOCK, on_recovered=rig.relay.wake).sweep() == 1
+        reaper = Reaper(database, rig.leases, Reserve(tmp_path / "reserve"), CLOCK, on_recovered=rig.relay.wake)
+        assert await reaper.sweep() == 1
         assert await rig.count("in_doubt") == 1
 
 

@@ -20,6 +20,7 @@ import pytest
 from state.database import Database
 from state.migrations import Migration
 from state.model.errors import StoreError
+from state.reserve import Reserve
 from state.testing import NOON, temporary_database
 
 HERE = Path(__file__).parent
@@ -183,6 +184,28 @@ async def test_a_small_disk_that_fills_up_refuses_and_goes_on_when_there_is_room
         await database.write(write)
         rows = await database.read(lambda connection: connection.execute("SELECT count(*) FROM things").fetchone())
         assert rows == (kept + 1,)
+
+
+async def test_what_met_a_full_disk_runs_again_in_the_room_of_the_reserve(small_disk: Path) -> None:
+    reserve = Reserve(small_disk / "reserve", size=300_000)
+    reserve.fill(leaving=0)
+    kept: list[bool] = []  # whether the reserve was given up by then
+
+    def write(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO things (body) VALUES (?)", ("x" * 5_000,))
+
+    async def fill(database: Database) -> None:
+        for _ in range(1_000):
+            await database.write(write)
+            kept.append(reserve.is_given_up)
+
+    path, make_room = small_disk / "distctl.db", reserve.release
+    async with await Database.open(path, now=NOON, migrations=[THINGS], make_room=make_room) as database:
+        with pytest.raises(StoreError, match="Free space"):
+            await fill(database)
+        rows = await database.read(lambda connection: connection.execute("SELECT count(*) FROM things").fetchone())
+    assert rows == (len(kept),)
+    assert min(kept.count(False), kept.count(True)) > 5
 
 
 async def test_a_disk_that_is_read_only_is_named_at_open_and_served_again_when_it_is_not(small_disk: Path) -> None:
