@@ -49,7 +49,7 @@ from state.model.estate import LimitSpec
 from state.model.event import Event
 from state.model.ids import DeliveryId, Fence
 from state.model.retry import RetryPolicy
-from state.outbox import Outbox, Release, Settlement, next_fence
+from state.outbox import Outbox, Release, Settlement, fenced, next_fence
 
 _log = logging.getLogger("distctl.relay")
 _SHORTEST_IDLE: Final = 0.02
@@ -99,7 +99,7 @@ class _Turn:
     answers: Sequence[Answer] = ()
     next_due: datetime | None = None
     is_more_due: bool = False
-    settled: int = 0
+    settled: list[tuple[Claim, Settlement]] = field(default_factory=list)
     parked: list[tuple[Claim, RejectedError]] = field(default_factory=list)
     failed: list[DeliveryId] = field(default_factory=list)
     ended: list[DeliveryId] = field(default_factory=list)
@@ -337,18 +337,22 @@ class TargetRelay:
     def _settle(
         self, connection: sqlite3.Connection, outbox: Outbox, last: _Turn, lane: Lane, turn: _Turn, now: datetime
     ) -> None:
-        arrivals: list[Arrival] = []
+        outcomes: list[Event] = []
         for claim, answer in zip(last.claims, last.answers, strict=True):
             try:
-                event = self._apply(outbox, claim, lane, answer, turn, now)
+                outcomes.extend(self._apply(outbox, claim, lane, answer, turn, now))
             except FencedError as error:
                 _log.warning("a late result is dropped: %s", error)
-                continue
-            if event is not None:
-                arrivals.append(Arrival(event))
-            if lane.flow in self._shadowed:
+        held = outbox.settle(turn.settled)
+        for claim, settlement in turn.settled:
+            if claim.delivery in held:
+                outcomes.append(_delivered(claim, lane, settlement, now))
+            else:
+                _log.warning("a late result is dropped: %s", fenced(claim))
+        if lane.flow in self._shadowed:
+            for claim in last.claims:
                 outbox.compare(claim.event, lane)
-        inbox.admit(connection, arrivals)
+        inbox.admit(connection, [Arrival(event) for event in outcomes])
         targets.note(
             connection,
             self._terms.name,
@@ -360,25 +364,15 @@ class TargetRelay:
 
     def _apply(
         self, outbox: Outbox, claim: Claim, lane: Lane, answer: Answer, turn: _Turn, now: datetime
-    ) -> Event | None:
-        """Write the consequence of one answer; returns the outcome to record, if there is one."""
+    ) -> Sequence[Event]:
+        """Write the consequence of one answer; returns the outcome to record. Settlements are kept, to be written as one."""
         if isinstance(answer, FencedError):
             raise answer
         consequence = weigh(claim, answer, self._circumstances(claim, lane, now))
         match consequence:
             case Settlement():
-                turn.settled += 1
+                turn.settled.append((claim, consequence))
                 turn.ended.append(claim.delivery)
-                outbox.settle(claim, consequence)
-                return outcome_event(
-                    claim,
-                    lane,
-                    state=DeliveryState.DELIVERED,
-                    kind=consequence.kind,
-                    reference=consequence.reference,
-                    detail=consequence.detail,
-                    now=now,
-                )
             case Release():
                 if isinstance(answer, TransientError):
                     turn.failed.append(claim.delivery)
@@ -386,23 +380,15 @@ class TargetRelay:
                     outbox.discard(claim, Settlement(kind=OutcomeKind.REJECTED, detail=consequence.detail))
                 else:
                     outbox.release(claim, consequence)
-                return None
             case RejectedError():
                 turn.ended.append(claim.delivery)
                 if lane.shadow_of:
                     outbox.discard(claim, Settlement(kind=OutcomeKind.REJECTED, detail=consequence.message))
-                    return None
-                turn.parked.append((claim, consequence))
-                outbox.park(claim, consequence, lane=lane)
-                return outcome_event(
-                    claim,
-                    lane,
-                    state=DeliveryState.PARKED,
-                    kind=OutcomeKind.REJECTED,
-                    reference="",
-                    detail=consequence.message,
-                    now=now,
-                )
+                else:
+                    turn.parked.append((claim, consequence))
+                    outbox.park(claim, consequence, lane=lane)
+                    return [_parked(claim, lane, consequence, now)]
+        return []
 
     def _circumstances(self, claim: Claim, lane: Lane, now: datetime) -> Circumstances:
         return Circumstances(
@@ -419,8 +405,8 @@ class TargetRelay:
         self._success_marks.update(dict.fromkeys(turn.failed, self._successes))
         for delivery in turn.ended:
             self._success_marks.pop(delivery, None)
-        self._successes += turn.settled
-        self._on_turn(self._terms.name, turn.settled, len(turn.parked))
+        self._successes += len(turn.settled)
+        self._on_turn(self._terms.name, len(turn.settled), len(turn.parked))
         for claim, error in turn.parked:
             _log.warning(
                 "parked %s for %s: %s",
@@ -442,6 +428,30 @@ def _is_answered(claims: Sequence[Claim], answers: object) -> bool:
         isinstance(answers, Sequence)
         and len(answers) == len(claims)
         and all(isinstance(answer, Outcome | DistctlError) for answer in answers)
+    )
+
+
+def _delivered(claim: Claim, lane: Lane, settlement: Settlement, now: datetime) -> Event:
+    return outcome_event(
+        claim,
+        lane,
+        state=DeliveryState.DELIVERED,
+        kind=settlement.kind,
+        reference=settlement.reference,
+        detail=settlement.detail,
+        now=now,
+    )
+
+
+def _parked(claim: Claim, lane: Lane, error: RejectedError, now: datetime) -> Event:
+    return outcome_event(
+        claim,
+        lane,
+        state=DeliveryState.PARKED,
+        kind=OutcomeKind.REJECTED,
+        reference="",
+        detail=error.message,
+        now=now,
     )
 
 

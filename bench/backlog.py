@@ -119,6 +119,7 @@ def _work(clock: Clock, lane: Lane, limit: int, connection: sqlite3.Connection) 
             call_deadline=_CALL_DEADLINE,
             render=lambda event: event.data,
         )
-        for claim in claims:
-            outbox.settle(claim, Settlement(kind=OutcomeKind.ACCEPTED, reference=str(claim.delivery)))
+        outbox.settle(
+            [(claim, Settlement(kind=OutcomeKind.ACCEPTED, reference=str(claim.delivery))) for claim in claims]
+        )
     return len(claims)

@@ -7,7 +7,7 @@ unit of work, so that events, checkpoint and deliveries are one transaction.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -45,30 +45,15 @@ def admit(connection: sqlite3.Connection, arrivals: Iterable[Arrival], *, raw_id
 
     `raw_id` is the document that they were read from.
     """
+    last = _last_seq(connection)
+    numbered = list(enumerate(arrivals, last + 1))
     origins: dict[tuple[str, ...], int] = {}
-    rows: list[tuple[Any, ...]] = []
-    links: list[trace.Link] = []
-    admitted: list[Admitted] = []
-    fresh: set[str] = set()
-    seq = _last_seq(connection)
-    for arrival in arrivals:
-        event = arrival.event
-        if event.id in fresh or is_known(connection, event.id):
-            continue
-        fresh.add(event.id)
-        seq += 1
-        rows.append(_row(seq, event, _origin(connection, event, origins), raw_id))
-        links.append((event.subject, event.entity, 1, seq))
-        links.extend((key, entity, 0, seq) for entity, key in arrival.references)
-        admitted.append(Admitted(Seq(seq), event))
+    rows = [_row(seq, one.event, _origin(connection, one.event, origins), raw_id) for seq, one in numbered]
     connection.executemany(_SQL.add, rows)
-    trace.add(connection, links)
-    return admitted
-
-
-def is_known(connection: sqlite3.Connection, event: EventId) -> bool:
-    """Whether that event was taken in before."""
-    return connection.execute(_SQL.find_seq, (bytes.fromhex(event),)).fetchone() is not None
+    added = {seq for (seq,) in connection.execute(_SQL.list_after, (last,))}
+    new = [(Seq(seq), arrival) for seq, arrival in numbered if seq in added]
+    trace.add(connection, (link for seq, arrival in new for link in _links(seq, arrival)))
+    return [Admitted(seq, arrival.event) for seq, arrival in new]
 
 
 def keep_raw(
@@ -126,15 +111,7 @@ def _last_seq(connection: sqlite3.Connection) -> int:
 
 
 def _origin(connection: sqlite3.Connection, event: Event, known: dict[tuple[str, ...], int]) -> int:
-    names = (
-        event.site,
-        event.system,
-        event.flow,
-        event.contract,
-        event.op.value,
-        event.environment.value,
-        event.estate,
-    )
+    names = (event.site, event.system, event.flow, event.contract, event.op, event.environment, event.estate)
     if names not in known:
         row = connection.execute(_SQL.find_origin, names).fetchone()
         row = row or connection.execute(_SQL.add_origin, names).fetchone()
@@ -142,6 +119,13 @@ def _origin(connection: sqlite3.Connection, event: Event, known: dict[tuple[str,
             raise InvariantError(f"event {event.id} carries the estate {event.estate}, which the store does not hold")
         known[names] = row[0]
     return known[names]
+
+
+def _links(seq: Seq, arrival: Arrival) -> Iterator[trace.Link]:
+    event = arrival.event
+    yield (event.subject, event.entity, 1, seq)
+    for entity, key in arrival.references:
+        yield (key, entity, 0, seq)
 
 
 def _row(seq: int, event: Event, origin: int, raw_id: int | None) -> tuple[Any, ...]:

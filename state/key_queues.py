@@ -8,7 +8,7 @@ which makes for at most one call at once a key; a head that is parked or waits f
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from state.lanes import Lane, list_lanes
@@ -33,11 +33,15 @@ class KeyQueues:
         self._millis = to_millis(now)
         self._modes: dict[LaneId, OrderMode] = {}
 
-    def ensure(self, lane: Lane, partition_key: str, delivery: int) -> tuple[int, bool]:
-        """The key's row, and whether it is new; then `delivery` is its head."""
-        row = (lane.target_id, lane.order_domain, partition_key, lane.id, delivery, self._millis)
-        key, head = self._connection.execute(_SQL.ensure, row).fetchone()
-        return key, head == delivery
+    def ensure(self, heads: Iterable[tuple[Lane, str, int]]) -> None:
+        """A row for each (lane, partition key, delivery); the delivery is its head where the key is new."""
+        rows = [(lane.target_id, lane.order_domain, key, lane.id, head, self._millis) for lane, key, head in heads]
+        self._connection.executemany(_SQL.ensure, rows)
+
+    def of(self, delivery: int) -> tuple[int, int]:
+        """The key of a delivery and the key's head."""
+        key, head = self._connection.execute(_SQL.of_delivery, (delivery,)).fetchone()
+        return key, head
 
     def claim(self, keys: Iterable[int]) -> None:
         """Their heads are in flight."""
@@ -48,21 +52,13 @@ class KeyQueues:
         state, due_at = self._connection.execute(_SQL.state, (key,)).fetchone()
         return state == "inflight" or (self._is_unordered(lane) and state == "due" and due_at <= self._millis)
 
-    def advance(self, key: int, lane: LaneId) -> None:
-        """Point the key at its next head, or remove it when nothing is left. `lane` is that of the delivery that moved."""
-        row = self._first_in_any_order(key) if self._is_unordered(lane) else None
-        row = row or self._connection.execute(_SQL.next_in_order, (key,)).fetchone()
-        if row is None:
-            self._connection.execute(_SQL.remove, (key,))
-            return
-        head, head_lane, due_at = row
-        state = "blocked" if due_at is None else "due"
-        self._connection.execute(_SQL.advance, (head_lane, head, state, due_at or 0, key))
-
-    def _first_in_any_order(self, key: int) -> tuple[int, int, int | None] | None:
-        row = self._connection.execute(_SQL.first_due, (key, self._millis)).fetchone()
-        found: tuple[int, int, int | None] | None = row or self._connection.execute(_SQL.soonest, (key,)).fetchone()
-        return found
+    def advance(self, moved: Sequence[tuple[int, LaneId]]) -> None:
+        """Point each key at its next head, or remove it where nothing is left. The lane is that of the delivery that moved."""
+        ordered = [(key,) for key, lane in moved if not self._is_unordered(lane)]
+        unordered = [(key, self._millis) for key, lane in moved if self._is_unordered(lane)]
+        self._connection.executemany(_SQL.remove, [(key,) for key, _ in moved])
+        self._connection.executemany(_SQL.advance, ordered)
+        self._connection.executemany(_SQL.advance_in_any_order, unordered)
 
     def _is_unordered(self, lane: LaneId) -> bool:
         if not self._modes:

@@ -19,6 +19,8 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self
 
+import orjson
+
 from state import dead_letters, inbox, lanes
 from state.dead_letters import Letter
 from state.key_queues import KeyQueues
@@ -105,18 +107,12 @@ class Outbox:
 
     def add(self, owed: Iterable[Owed]) -> list[DeliveryId]:
         """Owe each event to its lane, behind what its key already waits for. Returns the snapshots that this superseded."""
-        rows: list[tuple[Any, ...]] = []
-        touched: list[tuple[int, DeliveryId, Owed]] = []
-        number = self._last_delivery()
-        for item in owed:
-            number += 1
-            key, is_new = self._keys.ensure(item.lane, item.partition_key, number)
-            rows.append((number, item.event_seq, item.lane.id, key, item.is_snapshot, self._millis))
-            self._moved[item.lane.id, DeliveryState.PENDING] += 1
-            if not is_new and item.lane.order_mode is not OrderMode.STRICT:
-                touched.append((key, DeliveryId(number), item))
-        self._connection.executemany(_SQL.add_delivery, rows)
-        return [old for key, delivery, item in touched for old in self._overtake(key, delivery, item)]
+        numbered = list(enumerate(owed, self._last_delivery() + 1))
+        self._keys.ensure((item.lane, item.partition_key, number) for number, item in numbered)
+        self._connection.executemany(_SQL.add_delivery, [self._new_row(number, item) for number, item in numbered])
+        self._moved.update((item.lane.id, DeliveryState.PENDING) for _, item in numbered)
+        passing = [(number, item) for number, item in numbered if item.lane.order_mode is not OrderMode.STRICT]
+        return [old for number, item in passing for old in self._overtake(DeliveryId(number), item)]
 
     def claim(
         self,
@@ -140,13 +136,14 @@ class Outbox:
         self._keys.claim(key for key, _ in claims)
         return [claim for _, claim in claims]
 
-    def settle(self, claim: Claim, settlement: Settlement) -> None:
-        """The target has it. Raises `FencedError` where the lease is lost."""
-        self._close(claim, DeliveryState.DELIVERED, settlement)
+    def settle(self, settlements: Sequence[tuple[Claim, Settlement]]) -> set[DeliveryId]:
+        """The target has them. Returns those that are settled now: where the lease is lost, nothing changes."""
+        return self._close(DeliveryState.DELIVERED, settlements)
 
     def discard(self, claim: Claim, settlement: Settlement) -> None:
-        """A shadow that was refused: noted, owed no more."""
-        self._close(claim, DeliveryState.DISCARDED, settlement)
+        """A shadow that was refused: noted, owed no more. Raises `FencedError` where the lease is lost."""
+        if not self._close(DeliveryState.DISCARDED, [(claim, settlement)]):
+            raise fenced(claim)
 
     def release(self, claim: Claim, release: Release) -> None:
         """It is not settled: it waits as `release` says, with what was heard. Raises `FencedError`."""
@@ -168,7 +165,7 @@ class Outbox:
         )
         self._note(claim, release.state, release.code, release.detail, release.document)
         self._move(claim.lane, DeliveryState.INFLIGHT, release.state)
-        self._keys.advance(key, claim.lane)
+        self._keys.advance([(key, claim.lane)])
 
     def park(self, claim: Claim, error: RejectedError, *, lane: Lane, document: bytes = b"") -> None:
         """Set it aside with its cause; newer events of a strict key wait behind it. Raises `FencedError`."""
@@ -197,7 +194,7 @@ class Outbox:
             row = (state, self._millis, self._millis, first_sent_at, state, _ENDED_IN_FLIGHT, delivery)
             self._connection.execute(_SQL.doubt, row)
             self._move(lane, DeliveryState.INFLIGHT, state)
-            self._keys.advance(key, lane)
+            self._keys.advance([(key, lane)])
         return [DeliveryId(row[0]) for row in abandoned]
 
     def reconsider(self) -> None:
@@ -206,7 +203,7 @@ class Outbox:
         for delivery, key, lane in waiting:
             self._connection.execute(_SQL.set_due, (self._millis, delivery))
             if not self._keys.is_busy(key, lane):
-                self._keys.advance(key, lane)
+                self._keys.advance([(key, lane)])
 
     def compare(self, event: Event, lane: Lane) -> None:
         """Compare the flow's shadows of `event` with what they shadow, once both have ended: payload and outcome."""
@@ -285,13 +282,13 @@ class Outbox:
     def _put_back(self, key: int, delivery: DeliveryId, lane: Lane, due_at: datetime | None, doubt: Doubt) -> None:
         row = (_millis(due_at), _millis(doubt.last_sent_at), _millis(doubt.last_denied_at), delivery)
         self._connection.execute(_SQL.put_back, row)
-        self._keys.advance(key, lane.id)
+        self._keys.advance([(key, lane.id)])
 
     def _park_unsent(self, key: int, delivery: DeliveryId, lane: Lane, event: Event, error: RejectedError) -> None:
         self._connection.execute(_SQL.park_pending, (error.message, delivery))
         dead_letters.add(self._connection, [letter_of(lane, event, delivery, event.data, error)], now=self._millis)
         self._move(lane.id, DeliveryState.PENDING, DeliveryState.PARKED)
-        self._keys.advance(key, lane.id)
+        self._keys.advance([(key, lane.id)])
         self.compare(event, lane)
 
     def _drop_shadow(
@@ -299,34 +296,53 @@ class Outbox:
     ) -> None:
         self._connection.execute(_SQL.drop_shadow, (self._millis, detail, delivery))
         self._move(lane.id, state, DeliveryState.DISCARDED)
-        self._keys.advance(key, lane.id)
+        self._keys.advance([(key, lane.id)])
         self.compare(event, lane)
 
-    def _close(self, claim: Claim, state: DeliveryState, settlement: Settlement) -> None:
-        row = (state, self._millis, settlement.kind, settlement.reference, settlement.detail)
-        key = self._end(claim, _SQL.settle, row)
-        if claim.attempt > 1:
-            self._note(claim, state, settlement.kind, settlement.detail, b"")
-        self._move(claim.lane, DeliveryState.INFLIGHT, state)
-        self._keys.advance(key, claim.lane)
+    def _close(self, state: DeliveryState, settlements: Sequence[tuple[Claim, Settlement]]) -> set[DeliveryId]:
+        keys = self._held(claim for claim, _ in settlements)
+        held = [(claim, end) for claim, end in settlements if (claim.delivery, claim.fence) in keys]
+        rows = [(state, self._millis, end.kind, end.reference, end.detail, claim.delivery) for claim, end in held]
+        self._connection.executemany(_SQL.settle, rows)
+        for claim, end in held:
+            if claim.attempt > 1:
+                self._note(claim, state, end.kind, end.detail, b"")
+            self._move(claim.lane, DeliveryState.INFLIGHT, state)
+        self._keys.advance([(keys[claim.delivery, claim.fence], claim.lane) for claim, _ in held])
+        return {claim.delivery for claim, _ in held}
+
+    def _held(self, claims: Iterable[Claim]) -> dict[tuple[DeliveryId, Fence], int]:
+        """The keys of those deliveries that are held, each with its lease."""
+        given = orjson.dumps([claim.delivery for claim in claims]).decode()
+        found = self._connection.execute(_SQL.list_held, (given,))
+        return {(delivery, fence): key for delivery, fence, key in found}
 
     def _end(self, claim: Claim, statement: str, row: tuple[Any, ...]) -> int:
         """Write how an attempt ended, if the lease still holds; returns the key. Raises `FencedError`."""
         found = self._connection.execute(statement, (*row, claim.delivery, claim.fence)).fetchone()
         if found is None:
-            raise FencedError(f"delivery {claim.delivery} is no longer held under lease {claim.fence}")
+            raise fenced(claim)
         return int(found[0])
 
     def _note(self, claim: Claim, state: DeliveryState, code: str, detail: str, document: bytes) -> None:
         row = (claim.delivery, claim.attempt, claim.verdict, self._millis, state, code, detail, document or None)
         self._connection.execute(_SQL.add_attempt, row)
 
-    def _overtake(self, key: int, delivery: DeliveryId, item: Owed) -> list[DeliveryId]:
+    def _new_row(self, number: int, item: Owed) -> tuple[Any, ...]:
+        lane = item.lane
+        key = (lane.target_id, lane.order_domain, item.partition_key)
+        return (number, item.event_seq, lane.id, item.is_snapshot, self._millis, *key)
+
+    def _overtake(self, delivery: DeliveryId, item: Owed) -> list[DeliveryId]:
+        """Let a delivery pass what the order of its lane lets it pass. Returns what it superseded."""
         superseded: list[DeliveryId] = []
+        key, head = self._keys.of(delivery)
+        if head == delivery:
+            return superseded
         if item.lane.order_mode is OrderMode.LATEST and item.is_snapshot:
             superseded = self._supersede(key, delivery, item.lane)
         if not self._keys.is_busy(key, item.lane.id):
-            self._keys.advance(key, item.lane.id)
+            self._keys.advance([(key, item.lane.id)])
         return superseded
 
     def _supersede(self, key: int, delivery: DeliveryId, lane: Lane) -> list[DeliveryId]:
@@ -345,6 +361,11 @@ class Outbox:
     def _move(self, lane: LaneId, before: DeliveryState, after: DeliveryState) -> None:
         self._moved[lane, before] -= 1
         self._moved[lane, after] += 1
+
+
+def fenced(claim: Claim) -> FencedError:
+    """The lease of a claim is lost: its result is dropped."""
+    return FencedError(f"delivery {claim.delivery} is no longer held under lease {claim.fence}")
 
 
 def letter_of(lane: Lane, event: Event, delivery: DeliveryId, payload: bytes, error: RejectedError) -> Letter:

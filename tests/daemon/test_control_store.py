@@ -95,7 +95,7 @@ def fill(connection: sqlite3.Connection) -> None:
             call_deadline=timedelta(seconds=5),
             render=lambda event: event.data,
         )
-        outbox.settle(claims[0], Settlement(kind=OutcomeKind.ACCEPTED, reference="4711"))
+        outbox.settle([(claims[0], Settlement(kind=OutcomeKind.ACCEPTED, reference="4711"))])
         outbox.park(
             claims[1],
             RejectedError(

@@ -1,7 +1,8 @@
 -- The ground floor: events, what is owed to whom, what was set aside, and who did what.
 --
 -- Instants are milliseconds since 1970-01-01 UTC, unless a column says that it keeps the text with its offset. Names that repeat
--- on every event are kept once in `origins`. Local ids only rise (AUTOINCREMENT), so that an id is never used twice.
+-- on every event are kept once in `origins`. Local ids only rise (AUTOINCREMENT), so that an id is never used twice. What every
+-- delivery writes is checked by OR: for an IN of more than two, SQLite builds a table anew for each row that is written.
 
 -- Every estate that was ever in force. An event is routed by the one it carries, whatever came after.
 CREATE TABLE estates (
@@ -105,7 +106,7 @@ CREATE TABLE key_queues (
   partition_key TEXT    NOT NULL,
   lane_id       INTEGER NOT NULL REFERENCES lanes (id),            -- of the head
   head          INTEGER NOT NULL,                                  -- a delivery
-  state         TEXT    NOT NULL CHECK (state IN ('due', 'inflight', 'blocked')),
+  state         TEXT    NOT NULL CHECK (state = 'due' OR state = 'inflight' OR state = 'blocked'),
   due_at        INTEGER NOT NULL,
   UNIQUE (target_id, order_domain, partition_key)
 ) STRICT;
@@ -119,8 +120,9 @@ CREATE TABLE deliveries (
   lane_id         INTEGER NOT NULL REFERENCES lanes (id),
   key_id          INTEGER NOT NULL,                                -- of key_queues, which may be gone once all is settled
   is_snapshot     INTEGER NOT NULL CHECK (is_snapshot IN (0, 1)),
-  state           TEXT    NOT NULL DEFAULT 'pending' CHECK (state IN
-                    ('pending', 'inflight', 'in_doubt', 'delayed', 'parked', 'delivered', 'superseded', 'discarded')),
+  state           TEXT    NOT NULL DEFAULT 'pending' CHECK
+                    (state = 'pending' OR state = 'inflight' OR state = 'delivered' OR state = 'in_doubt' OR state = 'delayed' OR
+                     state = 'parked' OR state = 'superseded' OR state = 'discarded'),
   due_at          INTEGER,                                         -- NULL: waits for a person, or settled
   version         INTEGER NOT NULL DEFAULT 1,
   fence           INTEGER,
@@ -132,12 +134,13 @@ CREATE TABLE deliveries (
   last_sent_at    INTEGER,                                         -- no call leaves after, until the next attempt
   last_denied_at  INTEGER,                                         -- a probe that counted found nothing
   settled_at      INTEGER,
-  outcome         TEXT             CHECK (outcome IN ('accepted', 'modified', 'delayed', 'rejected', 'in_doubt')),
+  outcome         TEXT             CHECK (outcome = 'accepted' OR outcome = 'modified' OR outcome = 'delayed' OR
+                                          outcome = 'rejected' OR outcome = 'in_doubt'),
   reference       TEXT    NOT NULL DEFAULT '',                     -- the target's own number
   detail          TEXT    NOT NULL DEFAULT '',
   is_alike        INTEGER          CHECK (is_alike IN (0, 1)),     -- of a shadow
   CHECK ((state = 'inflight') = (fence IS NOT NULL)),
-  CHECK ((state IN ('delivered', 'superseded', 'discarded')) = (settled_at IS NOT NULL)),
+  CHECK ((state = 'delivered' OR state = 'superseded' OR state = 'discarded') = (settled_at IS NOT NULL)),
   CHECK (state <> 'inflight' OR (payload IS NOT NULL AND idempotency_key IS NOT NULL))
 ) STRICT;
 

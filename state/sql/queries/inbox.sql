@@ -1,5 +1,5 @@
--- :name find_seq
-SELECT seq FROM events WHERE id = ?;
+-- :name list_after
+SELECT seq FROM events WHERE seq > ?;
 
 -- :name last_seq
 -- The last number given; AUTOINCREMENT keeps it even when the row is gone.
@@ -8,7 +8,8 @@ SELECT seq FROM sqlite_sequence WHERE name = 'events';
 -- :name add
 INSERT INTO events (seq, id, origin_id, subject, partition_key, time, recorded_at, correlation_id, causation_id, traceparent,
                     raw_id, place, extensions, data)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO NOTHING;
 
 -- :name find_origin
 SELECT o.id

@@ -1,9 +1,11 @@
 -- :name ensure
--- The key's row, whose head is the delivery given where the key had nothing unsettled.
+-- The delivery given becomes the head where its key has nothing unsettled.
 INSERT INTO key_queues (target_id, order_domain, partition_key, lane_id, head, state, due_at)
 VALUES (?, ?, ?, ?, ?, 'due', ?)
-ON CONFLICT (target_id, order_domain, partition_key) DO UPDATE SET due_at = due_at
-RETURNING id, head;
+ON CONFLICT (target_id, order_domain, partition_key) DO NOTHING;
+
+-- :name of_delivery
+SELECT q.id, q.head FROM deliveries d JOIN key_queues q ON q.id = d.key_id WHERE d.id = ?;
 
 -- :name state
 SELECT state, due_at FROM key_queues WHERE id = ?;
@@ -11,30 +13,34 @@ SELECT state, due_at FROM key_queues WHERE id = ?;
 -- :name claim
 UPDATE key_queues SET state = 'inflight' WHERE id = ?;
 
--- :name next_in_order
-SELECT id, lane_id, due_at FROM deliveries WHERE key_id = ? AND settled_at IS NULL ORDER BY id LIMIT 1;
-
--- :name first_due
--- In any order: the first that is due. It is met soon, since few of a key stand aside or wait for their time.
-SELECT id, lane_id, due_at
-  FROM deliveries
- WHERE key_id = ? AND settled_at IS NULL AND due_at <= ?
- ORDER BY id
- LIMIT 1;
-
--- :name soonest
--- In any order, where none is due: what is parked or waits for a person stands aside.
-SELECT id, lane_id, due_at
-  FROM deliveries
- WHERE key_id = ? AND settled_at IS NULL AND due_at IS NOT NULL
- ORDER BY due_at, id
- LIMIT 1;
+-- :name remove
+-- Where nothing is left.
+DELETE FROM key_queues
+ WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE key_id = ?1 AND settled_at IS NULL);
 
 -- :name advance
-UPDATE key_queues SET lane_id = ?, head = ?, state = ?, due_at = ? WHERE id = ?;
+-- To the oldest.
+UPDATE key_queues
+   SET (lane_id, head, state, due_at) =
+       (SELECT lane_id, id, iif(due_at IS NULL, 'blocked', 'due'), coalesce(due_at, 0)
+          FROM deliveries
+         WHERE key_id = ?1 AND settled_at IS NULL
+         ORDER BY id
+         LIMIT 1)
+ WHERE id = ?1;
 
--- :name remove
-DELETE FROM key_queues WHERE id = ?;
+-- :name advance_in_any_order
+-- To the first that is due: it is met soon, since few of a key stand aside or wait for their time. Where none is due, to the
+-- soonest, past what is parked or waits for a person.
+UPDATE key_queues
+   SET (lane_id, head, state, due_at) =
+       (SELECT lane_id, id, iif(due_at IS NULL, 'blocked', 'due'), coalesce(due_at, 0)
+          FROM deliveries
+         WHERE id = coalesce(
+               (SELECT id FROM deliveries WHERE key_id = ?1 AND settled_at IS NULL AND due_at <= ?2 ORDER BY id LIMIT 1),
+               (SELECT id FROM deliveries WHERE key_id = ?1 AND settled_at IS NULL AND due_at > ?2 ORDER BY due_at, id LIMIT 1),
+               (SELECT id FROM deliveries WHERE key_id = ?1 AND settled_at IS NULL ORDER BY id LIMIT 1)))
+ WHERE id = ?1;
 
 -- :name nearer_due
 -- A wall clock that went back leaves dues in a far future; nothing waits longer than the longest pause. Lane by lane, by index.

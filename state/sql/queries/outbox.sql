@@ -3,7 +3,8 @@
 SELECT seq FROM sqlite_sequence WHERE name = 'deliveries';
 
 -- :name add_delivery
-INSERT INTO deliveries (id, event_seq, lane_id, key_id, is_snapshot, due_at) VALUES (?, ?, ?, ?, ?, ?);
+INSERT INTO deliveries (id, event_seq, lane_id, is_snapshot, due_at, key_id)
+VALUES (?, ?, ?, ?, ?, (SELECT id FROM key_queues WHERE target_id = ? AND order_domain = ? AND partition_key = ?));
 
 -- :name older_snapshots
 -- Those of the scope that are known not to be at the target; one in flight or in doubt is settled first.
@@ -40,15 +41,19 @@ UPDATE deliveries
        first_sent_at = ?
  WHERE id = ?;
 
+-- :name list_held
+-- Of some deliveries those that are held, under which lease, and their keys.
+SELECT d.id, d.fence, d.key_id
+  FROM json_each(?) given JOIN deliveries d ON d.id = given.value
+ WHERE d.state = 'inflight';
+
 -- :name settle
--- Answers the key where the lease still holds, and nothing where it is lost.
 UPDATE deliveries
    SET state = ?, fence = NULL, settled_at = ?, outcome = ?, reference = ?, detail = ?
- WHERE id = ? AND fence = ? AND state = 'inflight'
-RETURNING key_id;
+ WHERE id = ?;
 
 -- :name release
--- As `settle`.
+-- Answers the key where the lease still holds, and nothing where it is lost.
 UPDATE deliveries
    SET state = ?, fence = NULL, due_at = ?, failures = failures + ?, last_sent_at = ?, last_denied_at = ?, first_sent_at = ?,
        outcome = ?, reference = ?, detail = ?
