@@ -23,8 +23,6 @@ from datetime import timedelta
 from functools import partial
 from typing import Final, TypeAlias
 
-import orjson
-
 from agent.crash_points import CrashPoint
 from agent.estate.compiled import CompiledFlow, CompiledLane
 from agent.mapping import Document, Refused
@@ -37,15 +35,11 @@ from state.database import Database
 from state.dead_letters import Letter
 from state.inbox import Arrival
 from state.lanes import Lane
-from state.model.canonical.entity import Entity
 from state.model.canonical.reading import parse
-from state.model.canonical.registry import entity_type
-from state.model.canonical.writing import to_json_bytes
 from state.model.clock import Clock, to_millis
 from state.model.errors import NotConnectedError, RejectedError, StoreError, TransientError
-from state.model.estate import Estate
-from state.model.event import Event, Op, event_type
-from state.model.ids import event_id
+from state.model.event import Op
+from state.model.ids import EventId, event_id
 from state.model.retry import RetryPolicy, honoured
 from state.outbox import Outbox, Owed
 
@@ -95,7 +89,6 @@ class Intake:
         flow: CompiledFlow,
         open_source: Callable[[], Source],
         *,
-        estate: Estate,
         lanes: Mapping[str, Lane],
         database: Database,
         archive: RawArchive,
@@ -107,7 +100,6 @@ class Intake:
     ) -> None:
         self._flow = flow
         self._open_source = open_source
-        self._estate = estate
         self._lanes = lanes  # by target name
         self._database = database
         self._archive = archive
@@ -118,7 +110,6 @@ class Intake:
         self._on_read = on_read
         self.trouble: _Passing | None = None  # why the source cannot be read at the moment
         self._site, _, self._system = flow.source.partition("/")
-        self._entity: type[Entity] = entity_type(flow.spec.contract)
 
     @property
     def name(self) -> str:
@@ -198,45 +189,28 @@ class Intake:
 
     def _accept(self, batch: Batch, document: Document, harvest: _Harvest) -> None:
         entity = parse(self._flow.spec.contract, document.data)
-        event = self._event(batch, document, entity)
-        harvest.lanes[event.id] = route(event, self._flow)
-        harvest.arrivals.append(Arrival(event, entity.references()))
-
-    def _event(self, batch: Batch, document: Document, entity: Entity) -> Event:
-        spec, first, now = self._flow.spec, document.rows[0], self._clock.now()
-        data, key = to_json_bytes(entity), entity.business_key
-        identity = event_id(
-            source=f"/{self._flow.source}",
-            flow=spec.flow,
-            batch=batch.document.identity,
-            position=first.position,
-            key=key,
-            content=b"".join(row.raw for row in document.rows),
-        )
-        return Event(
-            id=identity,
-            source=f"/{self._flow.source}",
-            type=event_type(spec.contract, spec.op),
-            subject=key,
+        first, now = document.rows[0], self._clock.now()
+        content = b"".join(row.raw for row in document.rows)
+        event = self._flow.event(
+            entity,
+            identity=self._identity(batch, first.position, entity.business_key, content),
             time=first.changed_at or now,
-            contract=spec.contract,
-            data=data,
-            partitionkey=self._partition_key(data, key),
-            sequence=0,
-            recordedtime=now,
-            correlationid=identity,
-            site=self._site,
-            system=self._system,
-            flow=spec.flow,
-            op=spec.op,
-            environment=self._estate.settings.environment,
-            estate=self._estate.hash,
+            recorded=now,
             place=first.place,
             rawref=batch.document.sha256,
         )
+        harvest.lanes[event.id] = route(event, self._flow)
+        harvest.arrivals.append(Arrival(event, entity.references()))
 
-    def _partition_key(self, data: bytes, key: str) -> str:
-        return key if self._flow.key is None else self._flow.partition_key(orjson.loads(data), key)
+    def _identity(self, batch: Batch, position: str, key: str, content: bytes) -> EventId:
+        return event_id(
+            source=f"/{self._flow.source}",
+            flow=self._flow.spec.flow,
+            batch=batch.document.identity,
+            position=position,
+            key=key,
+            content=content,
+        )
 
     def _unreadable(self, batch: Batch, record: UnreadableRecord) -> Letter:
         return self._letter(
@@ -282,20 +256,11 @@ class Intake:
         raw: bytes,
         content: bytes | None = None,  # what its id is made of; default `raw`
     ) -> Letter:
-        spec = self._flow.spec
-        identity = event_id(
-            source=f"/{self._flow.source}",
-            flow=spec.flow,
-            batch=batch.document.identity,
-            position=position,
-            key="dead-letter",
-            content=raw if content is None else content,
-        )
         return Letter(
-            record_id=identity,
+            record_id=self._identity(batch, position, "dead-letter", raw if content is None else content),
             site=self._site,
             system=self._system,
-            flow=spec.flow,
+            flow=self._flow.spec.flow,
             place=place,
             field=field,
             rule=rule,

@@ -115,7 +115,6 @@ class Works:
         return Intake(
             flow,
             partial(_open_source, ground, self._compiled.estate, flow),
-            estate=self._compiled.estate,
             lanes={lane.target: lane for lane in lanes if lane.flow == flow.spec.flow},
             database=ground.database,
             archive=ground.archive,

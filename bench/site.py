@@ -30,10 +30,8 @@ from state.database import Database
 from state.inbox import Arrival
 from state.lanes import Lane, list_lanes
 from state.model.canonical.reading import parse
-from state.model.canonical.writing import to_json_bytes
 from state.model.clock import to_millis
 from state.model.errors import ConfigError, InvariantError
-from state.model.event import Event, event_type
 from state.model.ids import event_id, sha256
 
 _COUNT_EVENTS: Final = "SELECT count(*) FROM events"
@@ -59,7 +57,6 @@ class OpenSite:
         return Intake(
             compiled,
             partial(self.source, flow),
-            estate=self.compiled.estate,
             lanes={lane.target: lane for lane in self.lanes if lane.flow == flow},
             database=self.database,
             archive=RawArchive(self.database.path.parent / "raw"),
@@ -94,8 +91,7 @@ class OpenSite:
 
     def _arrival(self, flow: CompiledFlow, name: str, payload: bytes) -> Arrival:
         entity = parse(flow.spec.contract, _mapped(flow, name, payload))
-        data, now = to_json_bytes(entity), self.clock.now()
-        site, _, system = flow.source.partition("/")
+        now = self.clock.now()
         identity = event_id(
             source=f"/{flow.source}",
             flow=flow.spec.flow,
@@ -104,26 +100,7 @@ class OpenSite:
             key=name,
             content=payload,
         )
-        event = Event(
-            id=identity,
-            source=f"/{flow.source}",
-            type=event_type(flow.spec.contract, flow.spec.op),
-            subject=name,
-            time=now,
-            contract=flow.spec.contract,
-            data=data,
-            partitionkey=flow.partition_key(orjson.loads(data), name),
-            sequence=0,
-            recordedtime=now,
-            correlationid=identity,
-            site=site,
-            system=system,
-            flow=flow.spec.flow,
-            op=flow.spec.op,
-            environment=self.compiled.estate.settings.environment,
-            estate=self.compiled.estate.hash,
-            place=f"orders.jsonl {name}",
-        )
+        event = flow.event(entity, identity=identity, time=now, recorded=now, place=f"orders.jsonl {name}")
         return Arrival(event, entity.references())
 
 

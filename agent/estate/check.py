@@ -190,7 +190,7 @@ class _FlowCheck:
                     ("source",), message, hint=hint, code="no-sample", key=True, severity=Severity.WARNING
                 )
             ]
-        sample = Sample(folder=self._folder, estate=self._estate, flow=flow, file=self.file, settings=settings)
+        sample = Sample(folder=self._folder, flow=flow, file=self.file, settings=settings)
         return sample.check()
 
 

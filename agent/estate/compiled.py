@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import orjson
@@ -17,10 +18,13 @@ from agent.mapping import CompiledMapping, Document, Problem, Refused, compile_m
 from agent.record_reader import RecordReader
 from agent.shapes import ANYTHING, EVENT, Shape, of_entity, of_fields
 from connectors.base import SourceRecord, UnreadableRecord
+from state.model.canonical.entity import Entity
 from state.model.canonical.registry import entity_type
+from state.model.canonical.writing import to_json_bytes
 from state.model.errors import ConfigError, RejectedError
 from state.model.estate import Estate, FieldType, FlowSpec, TargetSpec
-from state.model.event import Event
+from state.model.event import Environment, Event, event_type
+from state.model.ids import EstateHash, EventId
 from state.model.suggestion import suggestion
 from state.model.visible import shown
 
@@ -55,9 +59,11 @@ class CompiledLane:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledFlow:
-    """A flow ready to run. `source` is `site/system`."""
+    """A flow ready to run. `source` is `site/system`; `estate` and its environment are what its events are routed by."""
 
     spec: FlowSpec
+    estate: EstateHash
+    environment: Environment
     source: str
     reader: RecordReader
     mapping: CompiledMapping
@@ -73,14 +79,48 @@ class CompiledFlow:
         """The canonical documents of the rows, in their order; where the flow `is_grouped`, of all rows of a file."""
         return documents(rows, self.reader, self.mapping)
 
-    def partition_key(self, record: Mapping[str, Any], business_key: str) -> str:
-        """The key in which order is kept, over the canonical `record` as JSON shows it; default the business key.
+    def event(
+        self,
+        entity: Entity,
+        *,
+        identity: EventId,
+        time: datetime,
+        recorded: datetime,
+        sequence: int = 0,
+        place: str = "",
+        rawref: str = "",
+    ) -> Event:
+        """The event that tells of `entity`, which this flow read. The first of its chain.
 
-        Raises `RejectedError` for a key that is empty or longer than `PARTITION_KEY_LIMIT` characters.
+        Raises `RejectedError` for a partition key that is empty or longer than `PARTITION_KEY_LIMIT` characters.
         """
-        if self.key is None:
-            return business_key
-        key = self.key({"record": record})
+        spec, data, key = self.spec, to_json_bytes(entity), entity.business_key
+        site, _, system = self.source.partition("/")
+        return Event(
+            id=identity,
+            source=f"/{self.source}",
+            type=event_type(spec.contract, spec.op),
+            subject=key,
+            time=time,
+            contract=spec.contract,
+            data=data,
+            partitionkey=key if self.key is None else self._partition_key(self.key, data),
+            sequence=sequence,
+            recordedtime=recorded,
+            correlationid=identity,
+            site=site,
+            system=system,
+            flow=spec.flow,
+            op=spec.op,
+            environment=self.environment,
+            estate=self.estate,
+            place=place,
+            rawref=rawref,
+        )
+
+    def _partition_key(self, read: Read, data: bytes) -> str:
+        """The key in which order is kept, over the canonical record as JSON shows it."""
+        key = read({"record": orjson.loads(data)})
         if isinstance(key, int) and not isinstance(key, bool):
             return str(key)
         if isinstance(key, str) and 0 < len(key) <= PARTITION_KEY_LIMIT:
@@ -138,7 +178,14 @@ def compile_flow(estate: Estate, spec: FlowSpec, problems: list[Problem]) -> Com
     if found or reader is None:
         return None
     return CompiledFlow(
-        spec=spec, source=source, reader=reader, mapping=compiled, key=key.evaluate if key else None, lanes=lanes
+        spec=spec,
+        estate=estate.hash,
+        environment=estate.settings.environment,
+        source=source,
+        reader=reader,
+        mapping=compiled,
+        key=key.evaluate if key else None,
+        lanes=lanes,
     )
 
 

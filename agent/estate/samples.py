@@ -19,13 +19,10 @@ from connectors.base import SourceRecord, UnreadableRecord
 from connectors.formats.codec import decode
 from connectors.formats.records import BadRecord, Record
 from connectors.formats.settings import CsvSettings, JsonLinesSettings, JsonSettings, XmlSettings
-from state.model.canonical.entity import Entity
 from state.model.canonical.reading import parse
-from state.model.canonical.writing import to_json_bytes, to_record
 from state.model.errors import RejectedError
-from state.model.estate import Estate
-from state.model.event import Event, event_type
-from state.model.ids import EstateHash, EventId
+from state.model.event import Event
+from state.model.ids import EventId
 
 RECORDS_LIMIT: Final = 10_000
 SHOWN_LIMIT: Final = 20
@@ -33,6 +30,7 @@ BYTES_LIMIT: Final = 64 * 1024 * 1024
 
 _FORMATS: Final = (CsvSettings, JsonSettings, JsonLinesSettings, XmlSettings)
 _MOMENT: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_NO_ID: Final = EventId("0" * 32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +38,6 @@ class Sample:
     """The recorded file of one flow, and what it is tried with."""
 
     folder: FilePath
-    estate: Estate
     flow: CompiledFlow
     file: YamlDocument
     settings: BaseModel
@@ -103,11 +100,10 @@ class Sample:
             yield self._from_error(error, line, ("mapping", "fields", *error.place.split(".")))
             return
         try:
-            key = self.flow.partition_key(to_record(entity), entity.business_key)
+            event = self.flow.event(entity, identity=_NO_ID, time=_MOMENT, recorded=_MOMENT, sequence=1)
         except RejectedError as error:
             yield self._from_error(error, line, ("order", "key"))
             return
-        event = self._event(entity, key)
         for number, lane in enumerate(self.flow.lanes):
             yield from self._of_lane(lane, event, line, ("targets", number))
 
@@ -118,28 +114,6 @@ class Sample:
         except RejectedError as error:
             inner: Path = ("when",) if error.place == "when" else ("mapping", *_written_path(error.place))
             yield self._from_error(error, line, (*path, *inner), f"for {lane.name}: ")
-
-    def _event(self, entity: Entity, key: str) -> Event:
-        site, _, system = self.flow.source.partition("/")
-        return Event(
-            id=EventId("0" * 32),
-            source=f"/{self.flow.source}",
-            type=event_type(self.flow.spec.contract, self.flow.spec.op),
-            subject=entity.business_key,
-            time=_MOMENT,
-            contract=entity.contract(),
-            data=to_json_bytes(entity),
-            partitionkey=key,
-            sequence=1,
-            recordedtime=_MOMENT,
-            correlationid="0" * 32,
-            site=site,
-            system=system,
-            flow=self.flow.spec.flow,
-            op=self.flow.spec.op,
-            environment=self.estate.settings.environment,
-            estate=EstateHash(""),
-        )
 
     def _from_error(self, error: RejectedError, line: int, path: Path, prefix: str = "") -> Finding:
         if error.place.startswith("mapping "):

@@ -286,7 +286,6 @@ def an_intake(compiled: CompiledEstate, ground: Ground, source: Source) -> Intak
     return Intake(
         compiled.flows["reco"],
         lambda: source,
-        estate=compiled.estate,
         lanes={"n/erp": A_LANE},
         database=ground.database,
         archive=ground.archive,

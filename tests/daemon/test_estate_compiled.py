@@ -13,11 +13,10 @@ from agent.estate.compiled import CompiledFlow, compile_estate
 from agent.mapping import Document
 from connectors.base import SourceRecord
 from state.model.canonical.reading import parse
-from state.model.canonical.writing import to_json_bytes, to_record
 from state.model.errors import ConfigError, RejectedError
 from state.model.estate import Estate
 from state.model.event import Environment, Event, Op
-from state.model.ids import EstateHash, EventId
+from state.model.ids import EventId
 
 FLOW: dict[str, Any] = {
     "flow": "reco",
@@ -70,25 +69,7 @@ def event(flow: CompiledFlow, qty: str) -> Event:
     assert isinstance(made, Document)
     entity = parse(flow.spec.contract, made.data)
     now = datetime(2026, 3, 1, tzinfo=UTC)
-    return Event(
-        id=EventId("1" * 32),
-        source="/north/planning",
-        type="distctl.replenishment-recommendation.snapshot",
-        subject=entity.business_key,
-        time=now,
-        contract=flow.spec.contract,
-        data=to_json_bytes(entity),
-        partitionkey=flow.partition_key(to_record(entity), entity.business_key),
-        sequence=1,
-        recordedtime=now,
-        correlationid="1" * 32,
-        site="north",
-        system="planning",
-        flow="reco",
-        op=Op.SNAPSHOT,
-        environment=Environment.TEST,
-        estate=EstateHash(""),
-    )
+    return flow.event(entity, identity=EventId("1" * 32), time=now, recorded=now)
 
 
 def test_a_record_becomes_an_event_and_the_target_s_own_record() -> None:
@@ -99,6 +80,17 @@ def test_a_record_becomes_an_event_and_the_target_s_own_record() -> None:
     assert flow.lanes[0].render(made) == b'{"ref":"R-1","qty":12.50,"sku":"0012"}'
     assert flow.lanes[1].render(made) == made.data
     assert [lane.name for lane in flow.lanes] == ["north/erp", "north/archive"]
+
+
+def test_an_event_says_where_it_comes_from_and_which_estate_routes_it() -> None:
+    made = event(compiled(op="command"), "12.50")
+    assert (made.source, made.site, made.system, made.flow) == ("/north/planning", "north", "planning", "reco")
+    assert (made.type, made.contract) == (
+        "distctl.replenishment-recommendation.command",
+        "replenishment-recommendation/1",
+    )
+    assert (made.op, made.environment, made.estate) == (Op.COMMAND, Environment.TEST, estate(op="command").hash)
+    assert (made.subject, made.correlationid) == ("R-1", made.id)
 
 
 def test_rendering_twice_gives_the_same_bytes() -> None:
