@@ -16,9 +16,10 @@ import orjson
 
 from state import trace
 from state.model.clock import from_millis, to_millis
-from state.model.errors import InvariantError, NotFoundError
-from state.model.event import Environment, Event, Op, event_type
-from state.model.ids import EstateHash, EventId, Seq
+from state.model.errors import NotFoundError
+from state.model.event import Event
+from state.model.ids import EventId, Seq
+from state.origins import Origins
 from state.queries import load
 
 _SQL = load("inbox")
@@ -47,8 +48,8 @@ def admit(connection: sqlite3.Connection, arrivals: Iterable[Arrival], *, raw_id
     """
     last = _last_seq(connection)
     numbered = list(enumerate(arrivals, last + 1))
-    origins: dict[tuple[str, ...], int] = {}
-    rows = [_row(seq, one.event, _origin(connection, one.event, origins), raw_id) for seq, one in numbered]
+    origins = Origins(connection)
+    rows = [_row(seq, one.event, origins.id_of(one.event), raw_id) for seq, one in numbered]
     connection.executemany(_SQL.add, rows)
     added = {seq for (seq,) in connection.execute(_SQL.list_after, (last,))}
     new = [(Seq(seq), arrival) for seq, arrival in numbered if seq in added]
@@ -71,21 +72,22 @@ def get(connection: sqlite3.Connection, seq: Seq) -> Event:
     row = connection.execute(_SQL.get_event, (seq,)).fetchone()
     if row is None:
         raise NotFoundError(f"there is no event number {seq}", code="unknown-event")
-    return event_of(row)
+    return event_of(row, Origins(connection))
 
 
-def event_of(row: Sequence[Any]) -> Event:
+def event_of(row: Sequence[Any], origins: Origins) -> Event:
     """The event of a row of `get_event`."""
     (seq, event_id, subject, partition_key, time, recorded_at, correlation, causation, traceparent, place) = row[:10]
-    (extensions, data, site, system, flow, contract, op, environment, estate, raw) = row[10:]
+    (extensions, data, origin_id, raw) = row[10:]
     own_id = EventId(event_id.hex())
+    origin = origins.get(origin_id)
     return Event(
         id=own_id,
-        source=f"/{site}/{system}",
-        type=event_type(contract, op),
+        source=origin.source,
+        type=origin.type,
         subject=subject,
         time=datetime.fromisoformat(time),
-        contract=contract,
+        contract=origin.contract,
         data=data,
         partitionkey=partition_key,
         sequence=seq,
@@ -93,12 +95,12 @@ def event_of(row: Sequence[Any]) -> Event:
         correlationid=correlation.hex() if correlation else own_id,
         causationid=EventId(causation.hex()) if causation else None,
         traceparent=traceparent,
-        site=site,
-        system=system,
-        flow=flow,
-        op=Op(op),
-        environment=Environment(environment),
-        estate=EstateHash(estate),
+        site=origin.site,
+        system=origin.system,
+        flow=origin.flow,
+        op=origin.op,
+        environment=origin.environment,
+        estate=origin.estate,
         place=place,
         rawref=raw.hex() if raw else "",
         extensions=orjson.loads(extensions) if extensions else {},
@@ -108,17 +110,6 @@ def event_of(row: Sequence[Any]) -> Event:
 def _last_seq(connection: sqlite3.Connection) -> int:
     row = connection.execute(_SQL.last_seq).fetchone()
     return int(row[0]) if row else 0
-
-
-def _origin(connection: sqlite3.Connection, event: Event, known: dict[tuple[str, ...], int]) -> int:
-    names = (event.site, event.system, event.flow, event.contract, event.op, event.environment, event.estate)
-    if names not in known:
-        row = connection.execute(_SQL.find_origin, names).fetchone()
-        row = row or connection.execute(_SQL.add_origin, names).fetchone()
-        if row is None:
-            raise InvariantError(f"event {event.id} carries the estate {event.estate}, which the store does not hold")
-        known[names] = row[0]
-    return known[names]
 
 
 def _links(seq: Seq, arrival: Arrival) -> Iterator[trace.Link]:

@@ -39,6 +39,7 @@ from state.model.delivery import (
 from state.model.errors import FencedError, RejectedError
 from state.model.event import Event
 from state.model.ids import DeliveryId, Fence, LaneId, Seq, idempotency_key
+from state.origins import Origins
 from state.queries import load
 
 _SQL = load("outbox")
@@ -95,6 +96,7 @@ class Outbox:
         self._millis = to_millis(now)
         self._moved: Counter[tuple[LaneId, DeliveryState]] = Counter()
         self._keys = KeyQueues(connection, now=now)
+        self._origins = Origins(connection)
 
     def __enter__(self) -> Self:
         return self
@@ -232,7 +234,7 @@ class Outbox:
             last_denied_at=self._past(last_denied),
         )
         verdict, at = self._verdict(state, doubt, memory, call_deadline)
-        event = inbox.event_of(row[10:])
+        event = inbox.event_of(row[10:], self._origins)
         if verdict is Verdict.ASK_A_PERSON and lane.shadow_of:
             self._drop_shadow(key, delivery, DeliveryState(state), lane, event, _ENDED_IN_FLIGHT)
             return key, None
@@ -240,7 +242,7 @@ class Outbox:
             self._put_back(key, delivery, lane, at if verdict is Verdict.WAIT else None, doubt)
             return key, None
         try:
-            frozen = render(event) if payload is None else payload
+            frozen = payload if payload is not None else event.data if attempts else render(event)
         except RejectedError as error:
             if lane.shadow_of:
                 self._drop_shadow(key, delivery, DeliveryState(state), lane, event, error.message)
@@ -390,7 +392,8 @@ def letter_of(lane: Lane, event: Event, delivery: DeliveryId, payload: bytes, er
 
 def _claim_row(claim: Claim) -> tuple[Any, ...]:
     first_sent = to_millis(claim.doubt.first_sent_at)
-    return (claim.fence, bytes.fromhex(claim.idempotency_key), claim.payload, first_sent, claim.delivery)
+    payload = None if claim.payload == claim.event.data else claim.payload
+    return (claim.fence, bytes.fromhex(claim.idempotency_key), payload, first_sent, claim.delivery)
 
 
 def _millis(moment: datetime | None) -> int | None:

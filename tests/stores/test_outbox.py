@@ -252,11 +252,20 @@ def test_a_parked_head_makes_its_strict_key_wait_and_no_other(connection: sqlite
     check_invariants(connection)
 
 
-def test_the_payload_is_frozen_at_the_first_attempt(connection: sqlite3.Connection) -> None:
+@pytest.mark.parametrize("payload", [b'{"n":1}', b"the target's own record", b""])
+def test_the_payload_is_frozen_at_the_first_attempt(connection: sqlite3.Connection, payload: bytes) -> None:
     lane = a_lane(connection)
     owe(connection, lane, an_event("PO-1", 1))
-    first = claim(connection, lane)[0]
     with Outbox(connection, now=NOON) as outbox:
+        [first] = outbox.claim(
+            lane,
+            fence=next_fence(connection),
+            limit=1,
+            memory=FORGETFUL,
+            call_deadline=timedelta(0),
+            render=lambda event: payload,
+        )
+        assert first.payload == payload
         outbox.release(first, later(first, after=timedelta(0)))
         again = outbox.claim(
             lane,
@@ -475,3 +484,34 @@ def test_what_waited_for_a_person_is_judged_again_when_the_target_is_given_a_mem
         outbox.reconsider()
     check_invariants(connection)
     assert [one.verdict for one in claim(connection, lane, memory=REMEMBERS)] == [Verdict.RESEND]
+
+
+def test_a_shadow_that_was_never_sent_is_not_like_what_the_target_refused(connection: sqlite3.Connection) -> None:
+    lane = a_lane(connection)
+    ensure_lane(
+        connection,
+        flow="f",
+        target="n/new",
+        tier=1,
+        order_mode=OrderMode.STRICT,
+        order_domain="f",
+        shadow_of="n/erp",
+    )
+    shadow = next(one for one in list_lanes(connection) if one.shadow_of)
+    admitted = inbox.admit(connection, [Arrival(an_event("PO-1", 1))])
+    with Outbox(connection, now=NOON) as outbox:
+        outbox.add([Owed(one.seq, to, "PO-1", is_snapshot=True) for one in admitted for to in (lane, shadow)])
+    [refused] = claim(connection, lane)
+    with Outbox(connection, now=NOON) as outbox:
+        outbox.park(refused, RejectedError("no"), lane=lane)
+        fence = next_fence(connection)
+        claimed = outbox.claim(
+            shadow, fence=fence, limit=1, memory=FORGETFUL, call_deadline=timedelta(0), render=_unmappable
+        )
+    assert claimed == []
+    assert connection.execute("SELECT alike, different FROM lanes WHERE id = ?", (shadow.id,)).fetchone() == (0, 1)
+    check_invariants(connection)
+
+
+def _unmappable(event: Event) -> bytes:
+    raise RejectedError("the mapping fails")

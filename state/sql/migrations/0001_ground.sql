@@ -129,7 +129,7 @@ CREATE TABLE deliveries (
   attempts        INTEGER NOT NULL DEFAULT 0,
   failures        INTEGER NOT NULL DEFAULT 0,                      -- attempts that count against the budget
   idempotency_key BLOB             CHECK (idempotency_key IS NULL OR length(idempotency_key) = 16),
-  payload         BLOB,                                            -- frozen at the first attempt
+  payload         BLOB,                                            -- frozen at the first attempt; NULL: the event's data
   first_sent_at   INTEGER,                                         -- no call left before; the target's memory counts from here
   last_sent_at    INTEGER,                                         -- no call leaves after, until the next attempt
   last_denied_at  INTEGER,                                         -- a probe that counted found nothing
@@ -141,7 +141,7 @@ CREATE TABLE deliveries (
   is_alike        INTEGER          CHECK (is_alike IN (0, 1)),     -- of a shadow
   CHECK ((state = 'inflight') = (fence IS NOT NULL)),
   CHECK ((state = 'delivered' OR state = 'superseded' OR state = 'discarded') = (settled_at IS NOT NULL)),
-  CHECK (state <> 'inflight' OR (payload IS NOT NULL AND idempotency_key IS NOT NULL))
+  CHECK (state <> 'inflight' OR idempotency_key IS NOT NULL)
 ) STRICT;
 
 CREATE INDEX deliveries_by_event ON deliveries (event_seq);

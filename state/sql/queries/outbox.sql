@@ -23,13 +23,10 @@ UPDATE counters SET value = value + 1 WHERE name = 'fence' RETURNING value;
 -- Deliveries to work on, each with its event as `get_event` of inbox.sql reads it.
 SELECT q.id, d.id, d.state, d.version, d.attempts, d.failures, d.payload, d.first_sent_at, d.last_sent_at, d.last_denied_at,
        ev.seq, ev.id, ev.subject, ev.partition_key, ev.time, ev.recorded_at, ev.correlation_id, ev.causation_id,
-       ev.traceparent, ev.place, ev.extensions, ev.data, o.site, o.system, o.flow, o.contract, o.op, o.environment, e.hash,
-       r.sha256
+       ev.traceparent, ev.place, ev.extensions, ev.data, ev.origin_id, r.sha256
   FROM key_queues q
   JOIN deliveries d ON d.id = q.head
   JOIN events ev ON ev.seq = d.event_seq
-  JOIN origins o ON o.id = ev.origin_id
-  JOIN estates e ON e.id = o.estate_id
   LEFT JOIN raw_documents r ON r.id = ev.raw_id
  WHERE q.lane_id = ? AND q.state = 'due' AND q.due_at <= ?
  ORDER BY q.due_at, q.head
@@ -91,7 +88,7 @@ INSERT INTO attempts (delivery_id, number, verdict, ended_at, result, code, deta
 
 -- :name comparable
 -- Shadow deliveries of an event that have ended, beside what they shadow, which has ended too.
-SELECT s.id, s.lane_id, s.payload IS p.payload AND s.outcome IS p.outcome
+SELECT s.id, s.lane_id, (s.attempts = 0) = (p.attempts = 0) AND s.payload IS p.payload AND s.outcome IS p.outcome
   FROM deliveries s
   JOIN lanes sl ON sl.id = s.lane_id AND sl.shadow_of IS NOT NULL
   JOIN targets pt ON pt.name = sl.shadow_of

@@ -152,7 +152,7 @@ SELECT d.id AS delivery, l.flow, t.name AS target, e.subject, lower(hex(e.id)) A
 -- :name in_doubt_delivery
 SELECT d.id AS delivery, l.flow, t.name AS target, e.subject, lower(hex(e.id)) AS event, d.first_sent_at, d.last_sent_at,
        d.last_denied_at, d.due_at, d.attempts, nullif(lower(hex(d.idempotency_key)), '') AS idempotency_key, d.detail,
-       length(d.payload) AS size, substr(d.payload, 1, :most) AS bytes
+       length(coalesce(d.payload, e.data)) AS size, substr(coalesce(d.payload, e.data), 1, :most) AS bytes
   FROM deliveries d
   JOIN lanes l ON l.id = d.lane_id
   JOIN targets t ON t.id = l.target_id
