@@ -1,7 +1,8 @@
 """One JSON text -> one value, strictly (RFC 8259, I-JSON of RFC 7493 for names), fast when it is good and exact when it is not.
 
 The standard library's scanner reads with hooks that refuse what it would let pass: a name twice, NaN, huge numbers, floats. It
-cannot say where, so a refused text is read once more, slowly, by `find_flaw`, which knows line, column and field.
+cannot say where, so a refused text is read once more, slowly, by `find_flaw`, which knows line, column and field. A record in
+which nothing needs such care is read by `plain_json`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from connectors.formats.characters import offset_place
+from connectors.formats.plain_json import read_plain
 from connectors.formats.records import Flaw, FlawError, JSONValue, show
 from connectors.formats.settings import JsonLinesSettings, JsonSettings
 
@@ -42,6 +44,7 @@ class JsonText:
 
     def __init__(self, settings: JsonSettings | JsonLinesSettings) -> None:
         self._settings = settings
+        self._needs_care = False
         self._scan = json.JSONDecoder(
             object_pairs_hook=self._object, parse_int=self._integer, parse_float=self._decimal, parse_constant=_refuse
         ).raw_decode
@@ -69,6 +72,11 @@ class JsonText:
 
     def record(self, text: str, *, line: int, column: int = 1) -> dict[str, JSONValue]:
         """The one object of `text`, which begins at that place. Raises `FlawError`."""
+        if not self._needs_care:
+            plain = read_plain(text, self._settings)
+            if plain is not None:
+                return plain
+            self._needs_care = True  # what one record has, such as a price with a point, the next ones have too
         value = self.whole(text, line=line, column=column)
         if isinstance(value, dict):
             return value
