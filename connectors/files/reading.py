@@ -101,10 +101,11 @@ def portions(inspected: Inspected, settings: FormatSettings, size: int) -> Itera
     kept: list[SourceRecord | UnreadableRecord] = []
     kept_bytes = 0
     is_spoiled = False
+    name, changed_at = inspected.shown_name, modified_at(inspected.identity.fingerprint)
     with _reopened(inspected) as (source, check_end):
         try:
             for found in decode(source, settings):
-                kept.append(_record(found, inspected))
+                kept.append(_record(found, name, changed_at))
                 kept_bytes += len(found.raw)
                 if len(kept) >= size or kept_bytes >= PORTION_SIZE:
                     _check_unmoved(inspected)
@@ -191,25 +192,25 @@ def _read_through(source: ByteSource) -> None:
         pass
 
 
-def _record(found: Record | BadRecord, inspected: Inspected) -> SourceRecord | UnreadableRecord:
+def _record(found: Record | BadRecord, name: str, changed_at: datetime) -> SourceRecord | UnreadableRecord:
     if isinstance(found, BadRecord):
-        return _unreadable(found, inspected)
+        return _unreadable(found, name)
     return SourceRecord(
         position=str(found.number),
-        place=f"{inspected.shown_name} line {found.line}",
-        fields=dict(found.fields),
+        place=f"{name} line {found.line}",
+        fields=found.fields,
         raw=found.raw,
-        changed_at=modified_at(inspected.identity.fingerprint),
+        changed_at=changed_at,
     )
 
 
-def _unreadable(found: BadRecord, inspected: Inspected) -> UnreadableRecord:
+def _unreadable(found: BadRecord, name: str) -> UnreadableRecord:
     return UnreadableRecord(
         position=str(found.number),
-        place=f"{inspected.shown_name} {place(found.line, found.column)}".rstrip(),
+        place=f"{name} {place(found.line, found.column)}".rstrip(),
         rule=found.rule,
         shown=found.shown,
-        message=f"{inspected.shown_name} {found.place}".rstrip() + f": {found.rule}",
+        message=f"{name} {found.place}".rstrip() + f": {found.rule}",
         hint=found.hint,
         code=found.code,
         raw=found.raw,
