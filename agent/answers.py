@@ -6,6 +6,7 @@ A call that was sent on a doubt (`resend`, `probe`) says nothing about the first
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias
@@ -29,6 +30,7 @@ from state.model.errors import (
     RejectedError,
     TransientError,
 )
+from state.model.ids import DeliveryId
 from state.model.retry import RetryPolicy, honoured
 from state.model.visible import visible
 from state.outbox import Release, Settlement
@@ -42,13 +44,13 @@ _ASK_DELAYED_AGAIN: Final = timedelta(seconds=15)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circumstances:
-    """What else the rules look at."""
+    """What else the rules look at, alike for all answers of one call."""
 
     now: datetime
     memory: TargetMemory
     policy: RetryPolicy
     call_deadline: timedelta
-    is_target_alive: bool  # it took something else since this delivery last failed: the fault is the record's own
+    is_target_alive: Callable[[DeliveryId], bool]  # it took others since this one failed: the fault is the record's own
     dice: random.Random
 
 
@@ -176,7 +178,8 @@ def _failed(
     pause = max(_pause(claim, around), honoured(retry_after))
     if claim.may_have_landed:
         return _as_it_was(claim, error, around.now + pause)
-    if around.is_target_alive and around.policy.is_spent(claim.failures + 1):
+    is_alive = around.is_target_alive(claim.delivery)
+    if is_alive and around.policy.is_spent(claim.failures + 1):
         return RejectedError(
             f"gave up after {claim.failures + 1} attempts: {error.message}",
             rule=error.message,
@@ -188,7 +191,7 @@ def _failed(
         due_at=around.now + pause,
         code=error.code,
         detail=error.message,
-        counts=around.is_target_alive,
+        counts=is_alive,
     )
 
 

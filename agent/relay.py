@@ -337,10 +337,11 @@ class TargetRelay:
     def _settle(
         self, connection: sqlite3.Connection, outbox: Outbox, last: _Turn, lane: Lane, turn: _Turn, now: datetime
     ) -> None:
+        around = self._circumstances(lane, now)
         outcomes: list[Event] = []
         for claim, answer in zip(last.claims, last.answers, strict=True):
             try:
-                outcomes.extend(self._apply(outbox, claim, lane, answer, turn, now))
+                outcomes.extend(self._apply(outbox, claim, lane, answer, turn, around))
             except FencedError as error:
                 _log.warning("a late result is dropped: %s", error)
         held = outbox.settle(turn.settled)
@@ -363,12 +364,12 @@ class TargetRelay:
         )
 
     def _apply(
-        self, outbox: Outbox, claim: Claim, lane: Lane, answer: Answer, turn: _Turn, now: datetime
+        self, outbox: Outbox, claim: Claim, lane: Lane, answer: Answer, turn: _Turn, around: Circumstances
     ) -> Sequence[Event]:
         """Write the consequence of one answer; returns the outcome to record. Settlements are kept, to be written as one."""
         if isinstance(answer, FencedError):
             raise answer
-        consequence = weigh(claim, answer, self._circumstances(claim, lane, now))
+        consequence = weigh(claim, answer, around)
         match consequence:
             case Settlement():
                 turn.settled.append((claim, consequence))
@@ -387,18 +388,21 @@ class TargetRelay:
                 else:
                     turn.parked.append((claim, consequence))
                     outbox.park(claim, consequence, lane=lane)
-                    return [_parked(claim, lane, consequence, now)]
+                    return [_parked(claim, lane, consequence, around.now)]
         return []
 
-    def _circumstances(self, claim: Claim, lane: Lane, now: datetime) -> Circumstances:
+    def _circumstances(self, lane: Lane, now: datetime) -> Circumstances:
         return Circumstances(
             now=now,
             memory=self._lanes[lane.id].memory,
             policy=self._lanes[lane.id].policy,
             call_deadline=self._terms.limits.deadline,
-            is_target_alive=self._successes > self._success_marks.get(claim.delivery, self._successes - 1),
+            is_target_alive=self._is_target_alive,
             dice=self._dice,
         )
+
+    def _is_target_alive(self, delivery: DeliveryId) -> bool:
+        return self._successes > self._success_marks.get(delivery, self._successes - 1)
 
     def _report(self, turn: _Turn) -> None:
         """What follows from a turn that is on disk; the unit itself has no other effect, since it may run again."""
