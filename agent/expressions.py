@@ -8,21 +8,21 @@ and this module what goes in and comes out. CEL answers with errors as values; e
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from difflib import get_close_matches
 from typing import Any, Final, NoReturn, TypeAlias
 
 from cel_expr_python import cel
 
+from agent.expression_errors import compile_error, error_at, run_rule
+from agent.expression_names import PLAIN_TEXT, NamePath, find_names, with_identifiers
 from agent.functions import BUILT_IN, DECIMAL, OPERATORS, TEXT_LIMIT, Function, from_digits, to_digits, utc_text
 from agent.shapes import Shape
-from state.model.errors import ConfigError, RejectedError
+from state.model.errors import RejectedError
 from state.model.estate import FieldType
-from state.model.suggestion import suggestion
-from state.model.visible import shown, visible
+from state.model.visible import shown
 
 Scope: TypeAlias = Mapping[str, Any]
 """The roots an expression sees, by name: `record`, `event`, `line`."""
@@ -34,34 +34,10 @@ VALUE_LIMIT: Final = 10_000
 
 DEPTH_LIMIT: Final = 32
 
-_TOKEN = re.compile(
-    r"""
-    (?P<comment>//[^\n]*)
-    |(?P<text>[bB]?[rR](?:"[^"\n]*"|'[^'\n]*')|[bB]?(?:\"{3}(?:\\.|[^\\])*?\"{3}|'{3}(?:\\.|[^\\])*?'{3}
-        |"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'))
-    |(?P<number>[0-9][0-9A-Za-z_]*(?:\.[0-9]+)?)
-    |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
-    |(?P<space>\s+)
-    |(?P<other>.)
-    """,
-    re.VERBOSE | re.DOTALL | re.ASCII,
-)
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 _DECIMAL_NUMBER = re.compile(r"-?[0-9]{1,15}\.[0-9]{1,10}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}")
-_PLAIN_TEXT = re.compile(r"'[^'\\\n]*'|\"[^\"\\\n]*\"")
-_ERROR_PLACE = re.compile(r"<input>:(\d+):(\d+): (.*)")
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
-_METHODS: Final = frozenset(
-    (
-        *("contains", "startsWith", "endsWith", "matches", "size", "map", "filter", "all", "exists", "exists_one"),
-        *("getFullYear", "getMonth", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getHours"),
-        *("getMinutes", "getSeconds", "getMilliseconds"),
-    )
-)
-_STANDARD: Final = frozenset(
-    ("size", "type", "int", "uint", "bool", "string", "bytes", "timestamp", "duration", "dyn", "matches", "has")
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,30 +48,6 @@ class Compiled:
     evaluate: Read
     shape: Shape | None
     is_plain: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Token:
-    kind: str
-    text: str
-    start: int
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.text)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Path:
-    """A chain of names in a source: `record.price.amount`. The first `declared` names have a known shape."""
-
-    names: tuple[str, ...]
-    start: int
-    end: int
-    shape: Shape | None  # of the whole chain; None below an object that may hold anything
-    declared: int
-    declared_end: int
-    declared_shape: Shape
 
 
 class Expressions:
@@ -114,14 +66,14 @@ class Expressions:
         if literal is not None:
             value, shape = literal
             return Compiled(source=source, evaluate=lambda _: value, shape=shape, is_plain=True)
-        paths = list(_Scanner(source, self._roots, self._functions).paths())
+        paths = find_names(source, self._roots, self._functions)
         if len(paths) == 1 and source.strip() == source[paths[0].start : paths[0].end]:
             path = paths[0]
             return Compiled(source=source, evaluate=reader(path.names, self._roots), shape=path.shape, is_plain=True)
         return self._compile_cel(source, paths, place)
 
-    def _compile_cel(self, source: str, paths: Sequence[_Path], place: str) -> Compiled:
-        rewritten, variables = _with_identifiers(source, paths)
+    def _compile_cel(self, source: str, paths: Sequence[NamePath], place: str) -> Compiled:
+        rewritten, variables = with_identifiers(source, paths)
         env = cel.NewEnv(
             variables={name: _cel_type(path.declared_shape) for name, path in variables.items()},
             extensions=[cel.CelExtension("distctl.decimals", [one.declared() for one in OPERATORS])],
@@ -130,10 +82,10 @@ class Expressions:
         try:
             program = env.compile(rewritten)
         except RuntimeError as error:
-            raise _compile_error(source, str(error), self._roots) from None
+            raise compile_error(source, str(error), self._roots) from None
         gives = program.return_type()
         if gives in _REFUSED_RESULTS:
-            raise _at(source, 0, f"the expression gives a {gives.name().lower()}", _REFUSED_HINT, "bad-result")
+            raise error_at(source, 0, f"the expression gives a {gives.name().lower()}", _REFUSED_HINT, "bad-result")
         inputs = [
             (name, reader(path.names[: path.declared], self._roots), _encoder(path.declared_shape))
             for name, path in variables.items()
@@ -208,156 +160,14 @@ def _decoder(shape: Shape | None) -> Callable[[Any], Any] | None:
     return decode_fields
 
 
-class _Scanner:
-    """Finds the declared names that a source uses, and refuses what is not declared, with its column."""
-
-    def __init__(self, source: str, roots: Mapping[str, Shape], functions: Sequence[Function]) -> None:
-        self._source = source
-        self._roots = roots
-        self._callable = {*(one.name for one in functions), *_STANDARD}
-        self._methods = {*(one.name for one in functions if one.is_method), *_METHODS}
-        self._tokens = [
-            _Token(kind=match.lastgroup or "other", text=match[0], start=match.start())
-            for match in _TOKEN.finditer(source)
-            if match.lastgroup not in ("space", "comment")
-        ]
-
-    def paths(self) -> Iterator[_Path]:
-        """Every chain that begins with a root, in order. Raises `ConfigError` for the first wrong name."""
-        index = 0
-        while index < len(self._tokens):
-            if self._tokens[index].kind == "name" and not self._is(index - 1, "."):
-                index, path = self._chain(index)
-                if path is not None:
-                    yield path
-            else:
-                self._check_method(index)
-                index += 1
-
-    def _chain(self, index: int) -> tuple[int, _Path | None]:
-        token = self._tokens[index]
-        if self._is(index + 1, "("):
-            self._check_call(index)
-            return index + 1, None
-        if token.text not in self._roots or self._is(index + 1, ":"):
-            return index + 1, None
-        return self._walk(index)
-
-    def _walk(self, index: int) -> tuple[int, _Path]:
-        first = self._tokens[index]
-        names, end = [first.text], first.end
-        shape: Shape | None = self._roots[first.text]
-        known = (1, end, self._roots[first.text])
-        index += 1
-        while (step := self._step(index)) is not None:
-            name, index, at = step
-            end = self._tokens[index - 1].end
-            if shape is not None and (shape.fields is not None or shape.type is not FieldType.OBJECT):
-                shape = self._field(shape, name, at, names)
-                known = (len(names) + 1, end, shape)
-            else:
-                shape = None
-            names.append(name)
-        declared, declared_end, declared_shape = known
-        return index, _Path(
-            names=tuple(names),
-            start=first.start,
-            end=end,
-            shape=shape,
-            declared=declared,
-            declared_end=declared_end,
-            declared_shape=declared_shape,
-        )
-
-    def _step(self, index: int) -> tuple[str, int, int] | None:
-        """The next name of a chain, the token after it, and where it stands; a method call or a number ends the chain."""
-        if self._is(index, ".") and self._kind(index + 1) == "name" and not self._is(index + 2, "("):
-            return self._tokens[index + 1].text, index + 2, self._tokens[index + 1].start
-        if self._is(index, "[") and self._kind(index + 1) == "text" and self._is(index + 2, "]"):
-            quoted = self._tokens[index + 1]
-            if _PLAIN_TEXT.fullmatch(quoted.text):
-                return quoted.text[1:-1], index + 3, quoted.start
-        return None
-
-    def _field(self, shape: Shape, name: str, at: int, names: Sequence[str]) -> Shape:
-        owner = ".".join(names)
-        if shape.type is FieldType.LIST:
-            raise _at(self._source, at, f"{owner} is a list", f"write {owner}[0], or {owner}.map(x, x.{name})", "list")
-        if shape.fields is None:
-            raise _at(self._source, at, f"{owner} is a {shape.type} and has no fields", "name it alone", "no-fields")
-        found = shape.fields.get(name)
-        if found is None:
-            raise _at(
-                self._source,
-                at,
-                f"{owner} has no field {shown(name)}",
-                suggestion(name, shape.fields, "declared are"),
-                "unknown-field",
-            )
-        return found.with_null() if shape.nullable else found
-
-    def _check_call(self, index: int) -> None:
-        token = self._tokens[index]
-        if token.text not in self._callable:
-            raise _at(
-                self._source,
-                token.start,
-                f"there is no function {token.text}()",
-                suggestion(token.text, self._callable, "known are"),
-                "unknown-function",
-            )
-        if token.text == "has" and self._kind(index + 2) == "name" and self._tokens[index + 2].text in self._roots:
-            raise _at(self._source, token.start, "has() cannot ask for a declared field", "compare it with null", "has")
-
-    def _check_method(self, index: int) -> None:
-        if not (self._is(index, ".") and self._kind(index + 1) == "name" and self._is(index + 2, "(")):
-            return
-        token = self._tokens[index + 1]
-        if token.text not in self._methods:
-            raise _at(
-                self._source,
-                token.start,
-                f"there is no method .{token.text}()",
-                suggestion(token.text, self._methods, "known are"),
-                "unknown-function",
-            )
-
-    def _is(self, index: int, text: str) -> bool:
-        return 0 <= index < len(self._tokens) and self._tokens[index].text == text
-
-    def _kind(self, index: int) -> str:
-        return self._tokens[index].kind if 0 <= index < len(self._tokens) else ""
-
-
-def _with_identifiers(source: str, paths: Sequence[_Path]) -> tuple[str, dict[str, _Path]]:
-    """The source as CEL takes it, and its variables.
-
-    CEL knows `record.qty` as the name of a variable, but not `record["Need date"]`: such a name is replaced by an identifier
-    of the same length, so that columns stay what they are.
-    """
-    variables: dict[str, _Path] = {}
-    pieces, done = [], 0
-    for path in paths:
-        names = path.names[: path.declared]
-        written = source[path.start : path.declared_end]
-        if written == ".".join(names):
-            variables[written] = path
-            continue
-        alias = f"v{len(variables)}".ljust(len(written), "_")
-        variables[alias] = path
-        pieces += [source[done : path.start], alias]
-        done = path.declared_end
-    return "".join((*pieces, source[done:])), variables
-
-
 def _literal(source: str) -> tuple[Any, Shape] | None:
     if _DATE.fullmatch(source):  # CEL would subtract
-        raise _positioned(1, 1, "a date stands here without quotes", f"write \"'{source}'\"", "unquoted-date")
+        raise error_at(source, 0, "a date stands here without quotes", f"write \"'{source}'\"", "unquoted-date")
     if _WHOLE_NUMBER.fullmatch(source):
         return int(source), Shape(type=FieldType.INTEGER)
     if _DECIMAL_NUMBER.fullmatch(source):
         return Decimal(source), Shape(type=FieldType.DECIMAL)
-    if _PLAIN_TEXT.fullmatch(source):
+    if PLAIN_TEXT.fullmatch(source):
         return source[1:-1], Shape(type=FieldType.STRING)
     if source in ("true", "false"):
         return source == "true", Shape(type=FieldType.BOOLEAN)
@@ -377,15 +187,6 @@ _CEL_TYPES: Final = {
 _REFUSED_RESULTS: Final = (cel.Type.DOUBLE, cel.Type.BYTES, cel.Type.DURATION, cel.Type.TYPE)
 _REFUSED_HINT: Final = (
     "give a text, a whole number, a decimal (decimal('1.5')), a date, true, false, a list or an object"
-)
-_TYPE_NAMES: Final = (
-    ("map(bool, string)", "decimal"),
-    ("map<bool, string>", "decimal"),
-    ("map", "object or decimal"),
-    ("null_type", "null"),
-    ("int64", "integer"),
-    ("google.protobuf.Timestamp", "instant"),
-    ("timestamp", "instant"),
 )
 
 
@@ -511,7 +312,7 @@ def _decoded(value: Any, depth: int = 0) -> Any:
 def _reject(
     message: str, scope: Scope, inputs: Sequence[tuple[str, Read, Callable[[Any], Any]]], *, place: str, source: str
 ) -> NoReturn:
-    rule = _run_rule(message)
+    rule = run_rule(message)
     values = ", ".join(f"{name.rstrip('_')} = {shown(read(scope), 40)}" for name, read, _ in inputs[:4])
     missing = "null" in rule
     raise RejectedError(
@@ -522,69 +323,3 @@ def _reject(
         hint="Give an absent field a value: default(x, y)" if missing else "Correct the value, or the expression",
         code="expression",
     ) from None
-
-
-def _run_rule(message: str) -> str:
-    """CEL's message in plain words: without its status, with our names of types."""
-    status, _, rest = message.partition(": ")
-    text = rest if status.isupper() else message
-    if text.startswith("No matching overloads found : "):
-        called, _, taken = text.removeprefix("No matching overloads found : ").partition("(")
-        return f"{called.strip('_')} cannot take ({_type_words(taken)}"
-    return visible(text.split("\n")[0].removesuffix(" [INTERNAL]"))[:300]
-
-
-def _type_words(text: str) -> str:
-    for theirs, ours in _TYPE_NAMES:
-        text = re.sub(rf"(?<![\w.]){re.escape(theirs)}(?!\w)", ours, text)
-    return text
-
-
-def _compile_error(source: str, message: str, roots: Mapping[str, Shape]) -> ConfigError:
-    found = _ERROR_PLACE.search(message)
-    if found is None:
-        if "recursion" in message:
-            return _at(source, 0, "the expression is nested deeper than 32", "split it over several fields", "too-deep")
-        return _at(source, 0, "the expression cannot be compiled", visible(message.split("\n")[0])[:200], "syntax")
-    line, column, text = max(int(found[1]), 1), max(int(found[2]), 1), found[3]
-    if undeclared := re.match(r"undeclared reference to '([^']+)'", text):
-        name = undeclared[1]
-        if name == source.strip() and name.isidentifier() and not get_close_matches(name, roots, n=1):
-            hint = (
-                f"a text that is meant literally is quoted twice: \"'{name}'\"; a path begins with {', '.join(roots)}"
-            )
-            return _at(source, 0, f"{shown(name)} is not known here", hint, "unknown-name")
-        at = re.search(rf"(?<![\w.]){re.escape(name.partition('.')[0])}(?!\w)", source)
-        return _at(
-            source,
-            at.start() if at else 0,
-            f"{shown(name)} is not known here",
-            suggestion(name.partition(".")[0], roots, "an expression begins with"),
-            "unknown-name",
-        )
-    return _positioned(line, column, *_compile_rule(text))
-
-
-def _compile_rule(text: str) -> tuple[str, str, str]:
-    text = text.removesuffix(" [INVALID_ARGUMENT]").removesuffix(" (in container '')")
-    if overload := re.match(r"found no matching overload for '([^']+)' applied to '\((.*)\)'", text):
-        name, taken = overload[1].strip("_").replace("_", " "), _type_words(overload[2])
-        hint = "a decimal is exact and meets only decimals and whole numbers: decimal('1.5'), div(a, b, 4)"
-        return (
-            f"{name} cannot take ({taken})",
-            hint if "decimal" in taken else "convert one of them: string(x), int(x)",
-            "types",
-        )
-    if "input '<EOF>'" in text:
-        return "the expression ends too early", "see the expression language in docs/estate.md", "syntax"
-    text = re.sub(r" expecting \{.*\}", "", text).replace("<EOF>", "the end")
-    return _type_words(visible(text))[:300], "see the expression language in docs/estate.md", "syntax"
-
-
-def _at(source: str, offset: int, message: str, hint: str, code: str) -> ConfigError:
-    before = source[:offset]
-    return _positioned(before.count("\n") + 1, offset - before.rfind("\n"), message, hint, code)
-
-
-def _positioned(line: int, column: int, message: str, hint: str, code: str) -> ConfigError:
-    return ConfigError(message, line=line, column=column, hint=hint, code=code)
