@@ -44,6 +44,12 @@ class ConnectionThread(aiosqlite.Connection):
         self._tx.put_nowait((answer, partial(function, self._connection)))
         return answer
 
+    def call(self, function: Callable[[sqlite3.Connection], None]) -> None:
+        """Hand `function` over as `submit` does, where nobody waits for its end. It does not raise."""
+        if self._connection is None:
+            raise StoreError("the connection is closed", hint="Nothing was applied", code="store-closed")
+        self._tx.put_nowait((None, partial(function, self._connection)))
+
     async def end(self) -> None:
         """Finish what was handed in, close the connection, and end the thread."""
         await self.close()

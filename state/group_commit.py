@@ -19,7 +19,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias, TypeVar, cast
 
@@ -103,7 +102,7 @@ class GroupCommit:
         self._loop = asyncio.get_running_loop()
         self._pending: deque[_Queued] = deque()
         self._thread: ConnectionThread | None = None
-        self._draining: asyncio.Future[None] | None = None
+        self._is_called = False  # the thread will look at what is pending, and has not begun to
         self._is_broken = False
         self._is_control = False
 
@@ -117,9 +116,9 @@ class GroupCommit:
 
     async def finish(self) -> None:
         """Refuse what comes from now on, and settle what is queued."""
-        self._thread = None
-        while self._draining:
-            await asyncio.wait([self._draining])
+        thread, self._thread = self._thread, None
+        if thread:
+            await thread.submit(self._drain)
 
     @property
     def is_broken(self) -> bool:
@@ -137,8 +136,9 @@ class GroupCommit:
             raise self._refusal()
         queued = _Queued(unit, name, self._loop.create_future())
         self._pending.append(queued)
-        if not self._draining:
-            self._drain_on(self._thread)
+        if not self._is_called:
+            self._is_called = True
+            self._thread.call(self._drain)
         await queued.answered
         if isinstance(queued.error, sqlite3.Error):
             raise translate(queued.error, operation=name or "a write", path=self._path) from queued.error
@@ -146,17 +146,8 @@ class GroupCommit:
             raise queued.error
         return cast("T", queued.value)
 
-    def _drain_on(self, thread: ConnectionThread) -> None:
-        self._draining = thread.submit(self._drain)
-        self._draining.add_done_callback(partial(self._drained, thread))
-
-    def _drained(self, thread: ConnectionThread, _: asyncio.Future[None]) -> None:
-        """The thread found nothing more; what has come since then needs it again."""
-        self._draining = None
-        if self._pending:
-            self._drain_on(thread)
-
     def _drain(self, connection: sqlite3.Connection) -> None:
+        self._is_called = False  # before it looks: what is added after its last look calls it again
         while self._pending:
             group = self._next_group()
             try:
@@ -268,7 +259,8 @@ class GroupCommit:
         return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_ATTACH else sqlite3.SQLITE_OK
 
     def _answer(self, units: _Group) -> None:
-        self._loop.call_soon_threadsafe(_answer, units)
+        if units:  # to wake the loop is what a hop costs
+            self._loop.call_soon_threadsafe(_answer, units)
 
     def _fail(self, units: _Group, error: sqlite3.Error) -> None:
         for queued in units:
