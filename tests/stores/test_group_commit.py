@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from state.connection_thread import ConnectionThread
 from state.database import Database
 from state.group_commit import GROUP_UNITS
 from state.migrations import Migration
@@ -294,3 +295,40 @@ async def test_a_process_killed_at_a_crash_point_leaves_all_or_nothing(
     assert child.returncode == -9, child.stderr.decode()
     async with await Database.open(tmp_path / "a.db", now=NOON, migrations=[THINGS]) as database:
         assert await database.read(names) == kept
+
+
+async def test_a_unit_that_comes_while_a_group_runs_calls_the_thread_again(
+    database: Database, crash: CrashPoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise one that comes just after the thread's last look would wait until somebody else writes."""
+    calls: list[object] = []
+    hand_over = ConnectionThread.call
+
+    def call(thread: ConnectionThread, function: Callable[[sqlite3.Connection], None]) -> None:
+        calls.append(function)
+        hand_over(thread, function)
+
+    monkeypatch.setattr(ConnectionThread, "call", call)
+    crash.gate.clear()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(database.write(add("first")))
+        await asyncio.to_thread(crash.held.wait, 10)
+        group.create_task(database.write(add("second")))
+        await asyncio.sleep(0)
+        crash.gate.set()
+    assert len(calls) == 2
+
+
+async def test_a_write_wakes_the_loop_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    wakes: list[object] = []
+    wake = loop.call_soon_threadsafe
+
+    def count(callback: Callable[..., object], *arguments: object) -> object:
+        wakes.append(callback)
+        return wake(callback, *arguments)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", count)
+    await database.write(add("first"))
+    await database.write(add("second"))
+    assert len(wakes) == 2
