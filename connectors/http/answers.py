@@ -1,4 +1,4 @@
-"""What an answer means: the outcome map of a sink. Pure.
+"""What an answer means: the outcome map of a sink. Pure, but for the clock that a date in `Retry-After` is held against.
 
 The first rule of the settings that holds decides; without one the status code does (RFC 9110, RFC 6585):
 
@@ -34,6 +34,7 @@ from connectors.base import Outcome
 from connectors.http.client import Answer
 from connectors.http.pointer import ABSENT, find, find_text
 from connectors.http.settings import Condition, Meaning, Rule
+from state.model.clock import Clock
 from state.model.delivery import OutcomeKind
 from state.model.errors import (
     DistctlError,
@@ -49,6 +50,7 @@ DOCUMENT_SIZE: Final = 4096
 _MATCHED: Final = 4096  # characters that a pattern looks at
 _LONGEST_NUMBER: Final = 12  # digits of a Retry-After that are read; more is absurd either way
 
+_SUCCESSES: Final = {202: Meaning.DELAYED, 207: Meaning.IN_DOUBT}  # every other one says accepted
 _CREDENTIALS: Final = frozenset((401, 403, 407))
 _PAUSE: Final = frozenset((408, 425, 429, 503))
 _MOVED: Final = frozenset((301, 307, 308))
@@ -65,10 +67,8 @@ _HINTS: Final = {
 
 def meaning_of_status(status: int, *, server_errors: Meaning = Meaning.IN_DOUBT) -> Meaning:
     """The class of a status code, where no rule says otherwise. 409 is rejected here."""
-    if status == HTTPStatus.ACCEPTED:
-        return Meaning.DELAYED
-    if 200 <= status < 300 and status != HTTPStatus.MULTI_STATUS:
-        return Meaning.ACCEPTED
+    if 200 <= status < 300:
+        return _SUCCESSES.get(status, Meaning.ACCEPTED)
     if status in _MOVED | _CREDENTIALS | _PAUSE:
         return Meaning.NOT_CONNECTED
     if status in _LATER:
@@ -108,8 +108,6 @@ def first_rule(rules: Sequence[Rule], answer: Answer, document: object) -> Rule 
 def retry_after(header: str, *, now: datetime) -> timedelta | None:
     """The pause that `Retry-After` asks for, between nothing and an hour; None where it says nothing readable."""
     text = header.strip()
-    if not text:
-        return None
     number = text.removeprefix("-")
     if number.isascii() and number.isdecimal():
         seconds = int(number[:_LONGEST_NUMBER])
@@ -132,6 +130,7 @@ class OutcomeMap:
         server_errors: Meaning = Meaning.IN_DOUBT,
         conflict: Meaning = Meaning.REJECTED,
         ask_again: timedelta = timedelta(seconds=30),
+        clock: Clock,
         safe: Callable[[str], str],
         without_secrets: Callable[[str], str],
     ) -> None:
@@ -140,6 +139,7 @@ class OutcomeMap:
         self._server_errors = server_errors
         self._conflict = conflict
         self._ask_again = ask_again
+        self._clock = clock
         self._safe = safe
         self._without_secrets = without_secrets
 
@@ -147,7 +147,7 @@ class OutcomeMap:
         """Whether a rule of the settings, and not the status code, decides."""
         return first_rule(self._rules, answer, parse(answer.body)) is not None
 
-    def read(self, answer: Answer, *, now: datetime, status_counts: bool = True) -> Outcome | DistctlError:
+    def read(self, answer: Answer, *, status_counts: bool = True) -> Outcome | DistctlError:
         """What the answer means. Without `status_counts` only a rule can say; else it is in doubt."""
         document = parse(answer.body)
         try:
@@ -160,17 +160,18 @@ class OutcomeMap:
             meaning = self._meaning_of_status(answer.status)
         else:
             meaning = Meaning.IN_DOUBT
-        return self._as_meant(meaning, answer, document, rule, now)
+        return self._as_meant(meaning, answer, document, rule)
 
-    def as_meant(self, meaning: Meaning, answer: Answer, *, now: datetime) -> Outcome | DistctlError:
+    def as_meant(self, meaning: Meaning, answer: Answer) -> Outcome | DistctlError:
         """The outcome or error for an answer whose meaning is decided."""
-        return self._as_meant(meaning, answer, parse(answer.body), None, now)
+        return self._as_meant(meaning, answer, parse(answer.body), None)
 
     def _as_meant(
-        self, meaning: Meaning, answer: Answer, document: object, rule: Rule | None, now: datetime
+        self, meaning: Meaning, answer: Answer, document: object, rule: Rule | None
     ) -> Outcome | DistctlError:
         reference = self._safe(find_text(document, rule.reference if rule and rule.reference else self._reference))
-        pause = retry_after(answer.headers.get("retry-after", ""), now=now)
+        wish = answer.headers.get("retry-after")
+        pause = retry_after(wish, now=self._clock.now()) if wish else None
         match meaning:
             case Meaning.ACCEPTED | Meaning.MODIFIED | Meaning.DELAYED:
                 words = self._words(answer, document, rule) if rule else ""
@@ -192,7 +193,7 @@ class OutcomeMap:
                 return InDoubtError(said, hint=hint, code=code)
 
     def _meaning_of_status(self, status: int) -> Meaning:
-        if status == HTTPStatus.CONFLICT:
+        if status == 409:
             return self._conflict
         return meaning_of_status(status, server_errors=self._server_errors)
 

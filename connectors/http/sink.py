@@ -98,9 +98,9 @@ class HttpSink:
         return await self._read(answer, parcel, self._map, until)
 
     async def _read(self, answer: Answer, parcel: Parcel, outcomes: OutcomeMap, until: float) -> Result:
-        result = outcomes.read(answer, now=self._clock.now())
+        result = outcomes.read(answer)
         if answer.status == 409 and self._settings.conflict == "by_key" and not outcomes.has_rule_for(answer):
-            return outcomes.as_meant(await self._whose_conflict(answer, parcel, until), answer, now=self._clock.now())
+            return outcomes.as_meant(await self._whose_conflict(answer, parcel, until), answer)
         return result
 
     async def _whose_conflict(self, answer: Answer, parcel: Parcel, until: float) -> Meaning:
@@ -149,7 +149,7 @@ class HttpSink:
     def _found(self, records: list[object], answer: Answer, outcomes: OutcomeMap) -> Outcome:
         """The outcome of what is there. A record that a rule calls wrong has been taken and refused."""
         record = Answer(call=answer.call, status=200, headers={}, body=orjson.dumps(records[0]))
-        match outcomes.read(record, now=self._clock.now()):
+        match outcomes.read(record):
             case Outcome() as outcome:
                 found = outcome
             case DuplicateError(reference=reference):
@@ -198,7 +198,7 @@ class HttpSink:
         except (NotConnectedError, InDoubtError, TransientError) as error:
             return [error for _ in group]
         # 207 says that each item has an answer of its own, which is what is read here
-        whole = self._map.read(replace(answer, status=200) if answer.status == 207 else answer, now=self._clock.now())
+        whole = self._map.read(replace(answer, status=200) if answer.status == 207 else answer)
         if isinstance(whole, Outcome):
             return await self._read_each(group, answer, whole, batch, until)
         if isinstance(whole, RejectedError) and len(group) > 1:
@@ -238,7 +238,7 @@ class HttpSink:
         one = Answer(call=answer.call, status=status or answer.status, headers={}, body=orjson.dumps(item))
         if status is not None:
             return await self._read(one, parcel, self._batch_map, until)
-        return self._batch_map.read(one, now=self._clock.now(), status_counts=False)
+        return self._batch_map.read(one, status_counts=False)
 
     def _outcome_map(self, rules: Sequence[Rule], *, reference: str | None = None) -> OutcomeMap:
         conflict = self._settings.conflict
@@ -248,6 +248,7 @@ class HttpSink:
             server_errors=Meaning(self._settings.server_errors),
             conflict=Meaning.REJECTED if conflict == "by_key" else Meaning(conflict),
             ask_again=self._settings.ask_again,
+            clock=self._clock,
             safe=self._client.safe,
             without_secrets=self._client.without_secrets,
         )
