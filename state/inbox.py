@@ -51,7 +51,7 @@ def admit(connection: sqlite3.Connection, arrivals: Iterable[Arrival], *, raw_id
     origins = Origins(connection)
     rows = [_row(seq, one.event, origins.id_of(one.event), raw_id) for seq, one in numbered]
     connection.executemany(_SQL.add, rows)
-    added = {seq for (seq,) in connection.execute(_SQL.list_after, (last,))}
+    added = {seq for (seq,) in connection.execute(_SQL.list_after, (last,))}  # without those of known events
     new = [(Seq(seq), arrival) for seq, arrival in numbered if seq in added]
     trace.add(connection, (link for seq, arrival in new for link in _links(seq, arrival)))
     return [Admitted(seq, arrival.event) for seq, arrival in new]

@@ -1,4 +1,5 @@
 -- :name list_after
+-- What was added since.
 SELECT seq FROM events WHERE seq > ?;
 
 -- :name last_seq
@@ -6,6 +7,7 @@ SELECT seq FROM events WHERE seq > ?;
 SELECT seq FROM sqlite_sequence WHERE name = 'events';
 
 -- :name add
+-- One that was taken in before is left as it is.
 INSERT INTO events (seq, id, origin_id, subject, partition_key, time, recorded_at, correlation_id, causation_id, traceparent,
                     raw_id, place, extensions, data)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
