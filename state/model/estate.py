@@ -246,6 +246,19 @@ class SiteSpec(_Part):
     systems: dict[Name, SystemSpec] = Field(min_length=1)
 
 
+class HubSpec(_Part):
+    """The agent that the others dial."""
+
+    site: Name = Field(description="the site at which it runs")
+    url: str = Field(
+        pattern=r"^https://[^/?#@]+$", max_length=300, description="how the others reach it: https://host:port"
+    )
+    listen: str = Field("0.0.0.0:7443", pattern=r"^.+:[0-9]{1,5}$", description="the address and port it listens on")
+    second: Name | None = Field(
+        None, description="the site that keeps a copy of what the hub alone knows, to rebuild it from"
+    )
+
+
 class EstateSettings(_Part):
     """`estate.yaml`: what holds for the whole company."""
 
@@ -255,6 +268,7 @@ class EstateSettings(_Part):
     tier_weights: dict[Annotated[int, Field(ge=1, le=3)], Annotated[int, Field(ge=1, le=100)]] = Field(
         default_factory=lambda: {1: 8, 2: 3, 3: 1}, description="shares of the relay; none starves"
     )
+    hub: HubSpec | None = Field(None, description="an estate of more than one agent has one")
 
 
 class Estate(_Part):
@@ -270,8 +284,11 @@ class Estate(_Part):
         return EstateHash(digest(self.to_json(), size=16).hex())
 
     def to_json(self) -> bytes:
-        """Canonical JSON, keys sorted; `from_json` reads it back to an equal estate."""
-        return orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+        """Canonical JSON, keys sorted; `from_json` reads it back to an equal estate.
+
+        Defaults are left out, so that a version that knows more settings comes to the same hash.
+        """
+        return orjson.dumps(self.model_dump(mode="json", exclude_defaults=True), option=orjson.OPT_SORT_KEYS)
 
     @classmethod
     def from_json(cls, raw: bytes) -> Self:
