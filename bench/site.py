@@ -85,18 +85,18 @@ class OpenSite:
         return int(await self.database.read(lambda connection: connection.execute(_COUNT_EVENTS).fetchone()[0]))
 
     def arrivals(self, flow: str, payloads: list[bytes]) -> list[Arrival]:
-        """The events of orders, mapped and checked as the intake does, ready to be admitted."""
-        compiled = self.compiled.flows[flow]
-        return [self._arrival(compiled, name, payload) for name, payload in numbered(payloads)]
+        """The events of orders that came in one file, mapped and checked as the intake does, ready to be admitted."""
+        compiled, file = self.compiled.flows[flow], sha256(b"\n".join(payloads))
+        return [self._arrival(compiled, file, name, payload) for name, payload in numbered(payloads)]
 
-    def _arrival(self, flow: CompiledFlow, name: str, payload: bytes) -> Arrival:
+    def _arrival(self, flow: CompiledFlow, file: str, name: str, payload: bytes) -> Arrival:
         entity = parse(flow.spec.contract, _mapped(flow, name, payload))
         now = self.clock.now()
         identity = event_id(
             source=f"/{flow.source}",
             flow=flow.spec.flow,
-            batch=sha256(payload),
-            position="1",
+            batch=file,
+            position=name,
             key=name,
             content=payload,
         )
