@@ -165,13 +165,14 @@ class Presented(StrEnum):
     FOREIGN = "foreign"  # a second store has this identity, or an old copy of it
 
 
-def judge_nonce(given: Nonce, *, issued: Nonce, before: Nonce | None, was_presented: bool) -> Presented:
-    """What `given` says, where `issued` is the last one, `before` the one that it replaced.
+def judge_nonce(given: Nonce, attempt: str, *, issued: Nonce, before: Nonce | None, attempt_before: str) -> Presented:
+    """What `given` says, where `issued` is the last one, and `before` the one that it replaced.
 
-    `was_presented`: somebody came with `issued` since, so the one before cannot be a lost reply.
+    A store chooses its `attempt` when it stores a nonce and keeps it until the reply is stored: a lost reply is asked for again
+    with the same one, while two stores that were given one nonce choose different ones.
     """
     if given == issued:
         return Presented.CURRENT
-    if given == before and not was_presented:
+    if given == before and attempt == attempt_before:
         return Presented.AGAIN
     return Presented.AHEAD if given.count > issued.count else Presented.FOREIGN

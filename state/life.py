@@ -1,0 +1,54 @@
+"""The life of a store: whose it is, and its epoch. A restore or an adoption begins the next one; an epoch never comes back."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from state.model.errors import ConfigError, InvariantError
+from state.queries import load
+
+_SQL = load("life")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Life:
+    """One life of one site's store."""
+
+    site: str
+    epoch: int
+
+
+def begin(connection: sqlite3.Connection, site: str, *, now: int) -> Life:
+    """The life of this store, which begins where it is new. Raises `ConfigError` where it is another site's."""
+    found = find(connection)
+    if found is None:
+        connection.execute(_SQL.begin, (site, now))
+        return Life(site=site, epoch=1)
+    if found.site != site:
+        raise ConfigError(
+            f"this store belongs to site {found.site}, not to {site}",
+            hint=f"start it with --site {found.site}, or give {site} a data folder of its own",
+            code="other-site",
+        )
+    return found
+
+
+def find(connection: sqlite3.Connection) -> Life | None:
+    """The life of this store; None before its first start."""
+    row = connection.execute(_SQL.find).fetchone()
+    return Life(site=row[0], epoch=row[1]) if row else None
+
+
+def get(connection: sqlite3.Connection) -> Life:
+    """The life of a store that was begun."""
+    found = find(connection)
+    if found is None:
+        raise InvariantError("the store has no life yet: it was never started")
+    return found
+
+
+def next_epoch(connection: sqlite3.Connection, *, now: int) -> Life:
+    """End this life and begin the next. What streams carry is renumbered by `state.streams.renumber`."""
+    connection.execute(_SQL.next_epoch, (now,))
+    return get(connection)

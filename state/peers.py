@@ -1,0 +1,107 @@
+"""Other agents as this store knows them: the hub at a site, the sites at a hub.
+
+A peer is open, fenced (nothing is exchanged until a person decides) or being adopted (a person decided: its next hello begins a
+new epoch). The nonces are those of `docs/decisions/010-sites-in-step.md`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from state.model.clock import from_millis
+from state.model.stream import Nonce
+from state.queries import load
+from state.streams import PeerId
+
+_SQL = load("peers")
+
+
+class PeerState(StrEnum):
+    """Whether anything is exchanged with a peer."""
+
+    OPEN = "open"
+    FENCED = "fenced"
+    ADOPTING = "adopting"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Another agent."""
+
+    id: PeerId
+    site: str
+    epoch: int  # the newest life of theirs that we know; 0: never met
+    state: PeerState
+    reason: str
+    detail: str
+    nonce: Nonce | None  # issued last: by us where we are the hub, else to us
+    nonce_before: Nonce | None
+    attempt: str  # with which we present `nonce`; where we are the hub, with which `nonce_before` was presented
+    heard_at: datetime | None
+    said: dict[str, Any]  # what it last said of itself
+
+
+def ensure(connection: sqlite3.Connection, site: str) -> Peer:
+    """The agent of that site, which may be new here."""
+    connection.execute(_SQL.ensure, (site,))
+    return _peer(connection.execute(_SQL.find, (site,)).fetchone())
+
+
+def find(connection: sqlite3.Connection, site: str) -> Peer | None:
+    """The agent of that site, if it is known."""
+    row = connection.execute(_SQL.find, (site,)).fetchone()
+    return _peer(row) if row else None
+
+
+def list_all(connection: sqlite3.Connection) -> list[Peer]:
+    """Every agent that is known, by site."""
+    return [_peer(row) for row in connection.execute(_SQL.list)]
+
+
+def know_epoch(connection: sqlite3.Connection, peer: Peer, epoch: int) -> None:
+    """The peer lives in `epoch` now."""
+    connection.execute(_SQL.set_epoch, (epoch, peer.id))
+
+
+def issue(connection: sqlite3.Connection, peer: Peer, nonce: Nonce, *, attempt: str) -> None:
+    """`nonce` takes the place of the one before; `attempt` as in `Peer`."""
+    connection.execute(_SQL.set_nonce, (str(nonce), str(peer.nonce or ""), attempt, peer.id))
+
+
+def hear(connection: sqlite3.Connection, peer: Peer, *, now: int, said: dict[str, Any] | None = None) -> None:
+    """The peer spoke, and said this of itself."""
+    connection.execute(_SQL.hear, (now, orjson.dumps(said).decode() if said is not None else None, peer.id))
+
+
+def fence(connection: sqlite3.Connection, peer: Peer, *, reason: str, detail: str) -> bool:
+    """Exchange nothing with it from now on; answers whether it was open until now."""
+    return connection.execute(_SQL.fence, (reason, detail, peer.id)).rowcount > 0
+
+
+def open_again(connection: sqlite3.Connection, peer: Peer, *, adopting: bool = False) -> None:
+    """A person decided, or what was decided is done."""
+    connection.execute(_SQL.open, (PeerState.ADOPTING if adopting else PeerState.OPEN, peer.id))
+
+
+def _peer(row: Sequence[Any]) -> Peer:
+    (number, site, epoch, state, reason, detail, nonce, before, attempt, heard_at, said) = row
+    return Peer(
+        id=PeerId(number),
+        site=site,
+        epoch=epoch,
+        state=PeerState(state),
+        reason=reason,
+        detail=detail,
+        nonce=Nonce.parse(nonce) if nonce else None,
+        nonce_before=Nonce.parse(before) if before else None,
+        attempt=attempt,
+        heard_at=None if heard_at is None else from_millis(heard_at),
+        said=orjson.loads(said),
+    )

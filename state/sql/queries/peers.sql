@@ -1,0 +1,23 @@
+-- :name ensure
+INSERT INTO peers (site) VALUES (?) ON CONFLICT (site) DO NOTHING;
+
+-- :name find
+SELECT id, site, epoch, state, reason, detail, nonce, nonce_before, attempt, heard_at, said FROM peers WHERE site = ?;
+
+-- :name list
+SELECT id, site, epoch, state, reason, detail, nonce, nonce_before, attempt, heard_at, said FROM peers ORDER BY site;
+
+-- :name set_epoch
+UPDATE peers SET epoch = ? WHERE id = ?;
+
+-- :name set_nonce
+UPDATE peers SET nonce = ?, nonce_before = ?, attempt = ? WHERE id = ?;
+
+-- :name hear
+UPDATE peers SET heard_at = ?, said = coalesce(?, said) WHERE id = ?;
+
+-- :name fence
+UPDATE peers SET state = 'fenced', reason = ?, detail = ? WHERE id = ? AND state = 'open';
+
+-- :name open
+UPDATE peers SET state = ?, reason = '', detail = '' WHERE id = ?;

@@ -1,0 +1,61 @@
+-- :name open
+INSERT INTO streams_out (peer_id, epoch, tier) VALUES (?, ?, ?)
+ON CONFLICT (peer_id, epoch, tier) DO NOTHING;
+
+-- :name end
+SELECT id, seq, chain FROM streams_out WHERE peer_id = ? AND epoch = ? AND tier = ?;
+
+-- :name add_item
+INSERT INTO stream_items (stream_id, seq, event_seq, chain) VALUES (?, ?, ?, ?);
+
+-- :name move_end
+UPDATE streams_out SET seq = ?, chain = ? WHERE id = ?;
+
+-- :name sent
+SELECT tier, seq, chain FROM streams_out WHERE peer_id = ? AND epoch = ?;
+
+-- :name acknowledged
+-- What the peer said it has, of streams of which it said anything.
+SELECT s.tier, i.seq, i.chain
+  FROM streams_out s JOIN stream_items i ON i.stream_id = s.id AND i.seq = s.acked_seq
+ WHERE s.peer_id = ? AND s.epoch = ?;
+
+-- :name chain_at
+SELECT i.chain
+  FROM streams_out s JOIN stream_items i ON i.stream_id = s.id
+ WHERE s.peer_id = ? AND s.epoch = ? AND s.tier = ? AND i.seq = ?;
+
+-- :name acknowledge
+UPDATE streams_out SET acked_seq = ?4 WHERE peer_id = ?1 AND epoch = ?2 AND tier = ?3 AND seq >= ?4;
+
+-- :name events_after
+-- Each as `get_event` of inbox.sql reads it.
+SELECT ev.seq, ev.id, ev.subject, ev.partition_key, ev.time, ev.recorded_at, ev.correlation_id, ev.causation_id,
+       ev.traceparent, ev.place, ev.extensions, ev.data, ev.origin_id, coalesce(r.sha256, ev.raw_elsewhere)
+  FROM streams_out s
+  JOIN stream_items i ON i.stream_id = s.id
+  JOIN events ev ON ev.seq = i.event_seq
+  LEFT JOIN raw_documents r ON r.id = ev.raw_id
+ WHERE s.peer_id = ? AND s.epoch = ? AND s.tier = ? AND i.seq > ?
+ ORDER BY i.seq
+ LIMIT ?;
+
+-- :name received
+SELECT tier, seq, chain FROM streams_in WHERE peer_id = ? AND epoch = ?;
+
+-- :name receive
+INSERT INTO streams_in (peer_id, epoch, tier, seq, chain) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (peer_id, epoch, tier) DO UPDATE SET seq = excluded.seq, chain = excluded.chain;
+
+-- :name unacknowledged
+-- What the ended epoch still owes a peer, in the order of each stream.
+SELECT s.peer_id, s.tier, i.event_seq, ev.id, ev.data
+  FROM streams_out s
+  JOIN stream_items i ON i.stream_id = s.id AND i.seq > s.acked_seq
+  JOIN events ev ON ev.seq = i.event_seq
+ WHERE s.epoch = ?
+ ORDER BY s.peer_id, s.tier, i.seq;
+
+-- :name owed
+-- How many events each peer has still to be sent.
+SELECT tier, seq - acked_seq FROM streams_out WHERE peer_id = ? AND epoch = ?;

@@ -1,0 +1,108 @@
+"""Streams between this store and another: what is sent, what the other has of it, what is here of the other's.
+
+A stream's end moves in the transaction that admits its events, and the mark of what was received in the one that takes them
+in, so neither has gaps nor forgets. Ends and marks are read here, inside the transaction, and never kept outside it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from typing import NewType, TypeAlias
+
+from state import inbox
+from state.model.event import Event
+from state.model.ids import EventId, Seq
+from state.model.stream import Mark
+from state.origins import Origins
+from state.queries import load
+
+_SQL = load("streams")
+
+PeerId = NewType("PeerId", int)
+"""The local number of another agent; see `state.peers`."""
+
+Marks: TypeAlias = Mapping[int, Mark]
+"""By tier."""
+
+Item: TypeAlias = tuple[Seq, EventId, bytes]
+"""What is sent of an event: its local number, its id, its data."""
+
+
+def append(connection: sqlite3.Connection, peer: PeerId, *, epoch: int, tier: int, items: Iterable[Item]) -> int:
+    """Send these events to `peer`, behind what it is sent already; returns how many they are."""
+    connection.execute(_SQL.open, (peer, epoch, tier))
+    stream, seq, chain = connection.execute(_SQL.end, (peer, epoch, tier)).fetchone()
+    end = Mark(seq, chain)
+    for number, event, data in items:
+        end = end.after(event, data)
+        connection.execute(_SQL.add_item, (stream, end.seq, number, end.chain))
+    connection.execute(_SQL.move_end, (end.seq, end.chain, stream))
+    return end.seq - int(seq)
+
+
+def sent(connection: sqlite3.Connection, peer: PeerId, *, epoch: int) -> Marks:
+    """Where each stream to `peer` ends."""
+    return _marks(connection.execute(_SQL.sent, (peer, epoch)))
+
+
+def acknowledged(connection: sqlite3.Connection, peer: PeerId, *, epoch: int) -> Marks:
+    """How much of each stream `peer` said it has."""
+    return _marks(connection.execute(_SQL.acknowledged, (peer, epoch)))
+
+
+def chains_at(connection: sqlite3.Connection, peer: PeerId, *, epoch: int, marks: Marks) -> dict[int, bytes]:
+    """Our own chains at the sequences of `marks`, by tier, where we still hold them."""
+    found = {}
+    for tier, mark in marks.items():
+        row = connection.execute(_SQL.chain_at, (peer, epoch, tier, mark.seq)).fetchone()
+        if row is not None:
+            found[tier] = row[0]
+    return found
+
+
+def acknowledge(connection: sqlite3.Connection, peer: PeerId, *, epoch: int, marks: Marks) -> None:
+    """Note what `peer` says it has."""
+    connection.executemany(_SQL.acknowledge, [(peer, epoch, tier, mark.seq) for tier, mark in marks.items()])
+
+
+def events_after(
+    connection: sqlite3.Connection, peer: PeerId, *, epoch: int, tier: int, seq: int, limit: int
+) -> Iterator[Event]:
+    """The events of a stream behind `seq`, in its order, read one by one."""
+    origins = Origins(connection)
+    for row in connection.execute(_SQL.events_after, (peer, epoch, tier, seq, limit)):
+        yield inbox.event_of(row, origins)
+
+
+def received(connection: sqlite3.Connection, peer: PeerId, *, epoch: int) -> Marks:
+    """What is here of the streams of `peer` in its epoch."""
+    return _marks(connection.execute(_SQL.received, (peer, epoch)))
+
+
+def receive(connection: sqlite3.Connection, peer: PeerId, *, epoch: int, tier: int, mark: Mark) -> None:
+    """What is here of one stream of `peer`, from this transaction on."""
+    connection.execute(_SQL.receive, (peer, epoch, tier, mark.seq, mark.chain))
+
+
+def owed(connection: sqlite3.Connection, peer: PeerId, *, epoch: int) -> dict[int, int]:
+    """How many events `peer` has not acknowledged, by tier."""
+    return dict(connection.execute(_SQL.owed, (peer, epoch)).fetchall())
+
+
+def renumber(connection: sqlite3.Connection, *, ended: int, epoch: int) -> int:
+    """Carry what nobody acknowledged in the `ended` epoch over into streams of `epoch`; returns how many events.
+
+    Event ids stay, so what was received all the same is known where it arrives.
+    """
+    carried = 0
+    rows = connection.execute(_SQL.unacknowledged, (ended,))
+    for (peer, tier), group in groupby(rows, key=lambda row: (row[0], row[1])):
+        items = ((Seq(number), EventId(event.hex()), data) for _, _, number, event, data in group)
+        carried += append(connection, PeerId(peer), epoch=epoch, tier=tier, items=items)
+    return carried
+
+
+def _marks(rows: Iterable[tuple[int, int, bytes]]) -> dict[int, Mark]:
+    return {tier: Mark(seq, chain) for tier, seq, chain in rows}
