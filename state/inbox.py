@@ -46,15 +46,13 @@ def admit(connection: sqlite3.Connection, arrivals: Iterable[Arrival], *, raw_id
 
     `raw_id` is the document that they were read from.
     """
-    last = _last_seq(connection)
-    numbered = list(enumerate(arrivals, last + 1))
+    new = _new(connection, list(arrivals))
+    numbered = list(enumerate(new, _last_seq(connection) + 1))
     origins = Origins(connection)
     rows = [_row(seq, one.event, origins.id_of(one.event), raw_id) for seq, one in numbered]
     connection.executemany(_SQL.add, rows)
-    added = {seq for (seq,) in connection.execute(_SQL.list_after, (last,))}  # without those of known events
-    new = [(Seq(seq), arrival) for seq, arrival in numbered if seq in added]
-    trace.add(connection, (link for seq, arrival in new for link in _links(seq, arrival)))
-    return [Admitted(seq, arrival.event) for seq, arrival in new]
+    trace.add(connection, (link for seq, arrival in numbered for link in _links(seq, arrival)))
+    return [Admitted(Seq(seq), arrival.event) for seq, arrival in numbered]
 
 
 def keep_raw(
@@ -112,7 +110,18 @@ def _last_seq(connection: sqlite3.Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def _links(seq: Seq, arrival: Arrival) -> Iterator[trace.Link]:
+def _new(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> list[Arrival]:
+    """Those whose events were not taken in before, each once. Only they take a number."""
+    ids = [bytes.fromhex(arrival.event.id) for arrival in arrivals]
+    known = {known for (known,) in connection.execute(_SQL.list_known, (b"".join(ids),))}
+    by_id: dict[bytes, Arrival] = {}
+    for identity, arrival in zip(ids, arrivals, strict=True):
+        if identity not in known:
+            by_id.setdefault(identity, arrival)
+    return list(by_id.values())
+
+
+def _links(seq: int, arrival: Arrival) -> Iterator[trace.Link]:
     event = arrival.event
     yield (event.subject, event.entity, 1, seq)
     for entity, key in arrival.references:

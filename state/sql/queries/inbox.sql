@@ -1,17 +1,17 @@
--- :name list_after
--- What was added since.
-SELECT seq FROM events WHERE seq > ?;
+-- :name list_known
+-- Of ids that stand one after another, 16 bytes each, those that were taken in before.
+WITH RECURSIVE given (at) AS
+     (SELECT 1 WHERE length(?1) > 0 UNION ALL SELECT at + 16 FROM given WHERE at + 16 <= length(?1))
+SELECT e.id FROM given JOIN events e ON e.id = substr(?1, at, 16);
 
 -- :name last_seq
 -- The last number given; AUTOINCREMENT keeps it even when the row is gone.
 SELECT seq FROM sqlite_sequence WHERE name = 'events';
 
 -- :name add
--- One that was taken in before is left as it is.
 INSERT INTO events (seq, id, origin_id, subject, partition_key, time, recorded_at, correlation_id, causation_id, traceparent,
                     raw_id, place, extensions, data)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (id) DO NOTHING;
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- :name add_raw
 INSERT INTO raw_documents (sha256, name, size, content, received_at) VALUES (?, ?, ?, ?, ?) RETURNING id;
