@@ -110,7 +110,7 @@ def test_the_agent_of_another_site_is_not_told_to_change_anything(path: Path, de
         ControlClient(path, site="berlin").reload()
     with pytest.raises(ConfigError, match="that of site dc-north, not of berlin"):
         ControlClient(path, site="berlin").resume(reason="the wrong one")
-    assert desk.reloaded_by == desk.resumed_by == []
+    assert (desk.reloaded_by, desk.resumed_by) == ([], [])
 
 
 def test_the_socket_is_closed_to_others(path: Path) -> None:
