@@ -1,44 +1,29 @@
-"""Payloads by the estate that an event carries: estates in force earlier are compiled from the store when they are met."""
+"""Payloads by the estate that an event carries."""
 
 from __future__ import annotations
 
 import logging
 import sqlite3
-from functools import cached_property
-from typing import Final
 
-from agent.estate.compiled import CompiledEstate, CompiledLane, compile_estate
-from state import estates
+from agent.estate.compiled import CompiledLane
+from agent.estate.known import KnownEstates
 from state.lanes import Lane
 from state.model.errors import DistctlError, RejectedError
 from state.model.event import Event
-from state.model.ids import EstateHash
 
 _log = logging.getLogger("distctl.rendering")
-_KEPT: Final = 16
-
-
-class _Indexed:
-    """A compiled estate and its lanes by (flow, target)."""
-
-    def __init__(self, compiled: CompiledEstate) -> None:
-        self._compiled = compiled
-
-    @cached_property
-    def lanes(self) -> dict[tuple[str, str], CompiledLane]:
-        return {(lane.flow, lane.name): lane for lane in self._compiled.lanes()}
 
 
 class Renderer:
     """An `agent.relay.Render` by the estates of one store. Used on the store's writer thread."""
 
-    def __init__(self, current: CompiledEstate) -> None:
-        self._known: dict[EstateHash, _Indexed] = {current.estate.hash: _Indexed(current)}
+    def __init__(self, known: KnownEstates) -> None:
+        self._known = known
 
     def render(self, connection: sqlite3.Connection, lane: Lane, event: Event) -> bytes:
         """The payload of `event` for `lane`. Raises `RejectedError`, which parks it."""
         try:
-            found = self._estate(connection, event.estate).lanes.get((lane.flow, lane.target))
+            found = self._known.get(connection, event.estate).lanes.get((lane.flow, lane.target))
         except RejectedError:
             raise
         except (DistctlError, ValueError) as error:  # a ValueError: a document that this version reads otherwise
@@ -56,15 +41,6 @@ class Renderer:
                 code="estate",
             )
         return _rendered(found, event)
-
-    def _estate(self, connection: sqlite3.Connection, estate_hash: EstateHash) -> _Indexed:
-        known = self._known.get(estate_hash)
-        if known is None:
-            known = _Indexed(compile_estate(estates.find(connection, estate_hash)))
-            if len(self._known) >= _KEPT:
-                self._known.pop(next(iter(self._known)))
-            self._known[estate_hash] = known
-        return known
 
 
 def _rendered(lane: CompiledLane, event: Event) -> bytes:

@@ -20,6 +20,7 @@ from pathlib import Path
 from agent.crash_points import CrashPoint
 from agent.estate.compiled import CompiledEstate, CompiledFlow
 from agent.estate.connections import merged_settings, source_settings
+from agent.estate.known import KnownEstates
 from agent.intake import Intake, StoredMemory, source_name
 from agent.leases import Leases
 from agent.raw_archive import RawArchive
@@ -73,6 +74,7 @@ class Works:
         self._compiled = compiled
         self._closing = AsyncExitStack()
         self._stranded: list[str] = []
+        self._known = KnownEstates(compiled)
         self._relays = {name: self._relay(name, of_target) for name, of_target in _by_target(legs).items()}
         self._intakes = [self._intake(flow, lanes) for flow in self._local_flows()]
 
@@ -136,7 +138,7 @@ class Works:
             ),
             database=ground.database,
             lanes=[opened for leg in legs if (opened := self._open_if_it_can_be(leg)) is not None],
-            render=Renderer(self._compiled).render,
+            render=Renderer(self._known).render,
             leases=ground.leases,
             clock=ground.clock,
             dice=ground.dice,

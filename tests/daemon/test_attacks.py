@@ -18,6 +18,7 @@ import pytest
 from agent.breaker import Breaker
 from agent.crash_points import ignore
 from agent.estate.compiled import CompiledEstate, compile_estate
+from agent.estate.known import KnownEstates
 from agent.intake import Intake
 from agent.leases import Leases
 from agent.raw_archive import RawArchive
@@ -229,7 +230,7 @@ async def test_an_old_lane_that_cannot_be_opened_any_more_stops_no_other(tmp_pat
 async def test_a_mapping_that_makes_no_json_parks_its_record_and_no_other(tmp_path: Path) -> None:
     mapping = {"fields": {"kind": "record.sku == 'bad' ? dyn(type(1)) : dyn('good')"}}
     compiled = an_estate(targets=[{"system": "n/erp", "mapping": mapping}], folder=tmp_path)
-    render = Renderer(compiled).render
+    render = Renderer(KnownEstates(compiled)).render
     event = replace(an_event("K", 1), flow="reco", estate=compiled.estate.hash)
     with sqlite3.connect(":memory:") as connection:
         assert render(connection, A_LANE, replace(event, data=b'{"sku":"fine"}')) == b'{"kind":"good"}'
