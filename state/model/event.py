@@ -1,27 +1,33 @@
 """The envelope: a CloudEvents 1.0 event with the documented extensions and our own.
 
-`Event` is the form inside; `to_cloudevent` and `from_cloudevent` are the form on the wire. CloudEvents attribute names are
-lower-case letters and digits. Attributes we do not know are kept in `extensions` and written back unchanged, so that an older
-agent never loses what a newer one says. Source: https://github.com/cloudevents/spec, version 1.0.2, and its
-partitioning, sequence, distributed tracing and correlation extensions.
+`Event` is the form inside. `to_cloudevent` and `from_cloudevent` are its structured form, one JSON object; `attributes` and
+`of_attributes` have the data beside it, as bytes that nobody writes anew. CloudEvents attribute names are lower-case letters
+and digits. Attributes we do not know are kept in `extensions` and written back unchanged, so that an older agent never loses
+what a newer one says. Source: https://github.com/cloudevents/spec, version 1.0.2, and its partitioning, sequence,
+distributed tracing and correlation extensions.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import MAXYEAR, MINYEAR, datetime
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import orjson
 
+from state.model.clock import from_millis, to_millis
 from state.model.errors import RejectedError
 from state.model.ids import EstateHash, EventId
-from state.model.visible import visible
+from state.model.visible import shown, visible
 
 SPECVERSION: Final = "1.0"
 CONTENT_TYPE: Final = "application/json"
+
+Attribute: TypeAlias = str | int | bool
+"""What CloudEvents allows an attribute to be, in JSON: String, Integer (32 bits) or Boolean."""
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -73,16 +79,17 @@ class Event:
     estate: EstateHash  # the estate that routes it, everywhere
     place: str = ""  # where its raw record stands: plan.csv line 14
     rawref: str = ""  # SHA-256 of the raw document it was read from
-    extensions: Mapping[str, str] = field(default_factory=dict)
+    extensions: Mapping[str, Attribute] = field(default_factory=dict)
 
     @property
     def entity(self) -> str:
         """The contract without its version."""
         return self.contract.partition("/")[0]
 
-    def to_cloudevent(self) -> dict[str, Any]:
-        """The structured JSON form; `data` is embedded as it stands."""
-        attributes: dict[str, Any] = {
+    def attributes(self) -> dict[str, Attribute]:
+        """All but the data, as CloudEvents attributes; `of_attributes` reads them back to an equal event."""
+        attributes: dict[str, Attribute] = {
+            **self.extensions,
             "specversion": SPECVERSION,
             "id": self.id,
             "source": self.source,
@@ -102,18 +109,19 @@ class Event:
             "environment": self.environment.value,
             "estate": self.estate,
         }
-        optional = {
-            "causationid": self.causationid,
-            "traceparent": self.traceparent,
-            "place": self.place,
-            "rawref": self.rawref,
-        }
-        return {
-            **self.extensions,
-            **attributes,
-            **{name: value for name, value in optional.items() if value},
-            "data": orjson.Fragment(self.data),
-        }
+        if self.causationid:
+            attributes["causationid"] = self.causationid
+        if self.traceparent:
+            attributes["traceparent"] = self.traceparent
+        if self.place:
+            attributes["place"] = self.place
+        if self.rawref:
+            attributes["rawref"] = self.rawref
+        return attributes
+
+    def to_cloudevent(self) -> dict[str, Any]:
+        """The structured JSON form; `data` is embedded as it stands."""
+        return {**self.attributes(), "data": orjson.Fragment(self.data)}
 
     def to_json(self) -> bytes:
         """The structured form as JSON bytes."""
@@ -124,38 +132,58 @@ _KNOWN: Final = frozenset(
     (
         *("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "partitionkey"),
         *("sequence", "recordedtime", "correlationid", "causationid", "traceparent", "site", "system", "flow", "op"),
-        *("environment", "estate", "place", "rawref", "data"),
+        *("environment", "estate", "place", "rawref"),
     )
 )
+_EXTENSION_NAME: Final = re.compile(r"(?!data$)[a-z0-9]{1,20}")  # `data` is no attribute
+_HEXADECIMAL: Final = {digits: re.compile(f"[0-9a-f]{{{digits}}}") for digits in (32, 64)}
+_LARGEST_SEQUENCE: Final = 2**63 - 1
+_SEQUENCE_DIGITS: Final = 19
 
 
-def from_cloudevent(attributes: Mapping[str, Any]) -> Event:
+def from_cloudevent(cloudevent: Mapping[str, Any]) -> Event:
     """The event of a structured CloudEvent. Raises `RejectedError` naming the attribute that is missing or wrong."""
+    attributes = dict(cloudevent)
+    try:
+        data = orjson.dumps(attributes.pop("data", None))
+    except orjson.JSONEncodeError:
+        raise _wrong("data", cloudevent["data"], "must be JSON") from None
+    return of_attributes(attributes, data)
+
+
+def of_attributes(attributes: Mapping[str, Any], data: bytes) -> Event:
+    """The event of its CloudEvents attributes and its data, which stays byte for byte.
+
+    Raises `RejectedError` naming the attribute that is missing or wrong. What passes can be stored, compared and shown: ids are
+    hexadecimal, times exist in UTC, numbers fit, the data is JSON.
+    """
     if attributes.get("specversion") != SPECVERSION:
-        raise _wrong("specversion", attributes.get("specversion"), "must be 1.0")
+        raise _wrong("specversion", attributes.get("specversion"), f"must be {SPECVERSION}")
+    if attributes.get("datacontenttype", CONTENT_TYPE) != CONTENT_TYPE:
+        raise _wrong("datacontenttype", attributes["datacontenttype"], f"must be {CONTENT_TYPE}")
     return Event(
-        id=EventId(_text(attributes, "id")),
+        id=EventId(_hexadecimal(attributes, "id")),
         source=_text(attributes, "source"),
         type=_text(attributes, "type"),
         subject=_text(attributes, "subject"),
         time=_instant(attributes, "time"),
         contract=_text(attributes, "dataschema"),
-        data=orjson.dumps(attributes.get("data")),
+        data=_document(data),
         partitionkey=_text(attributes, "partitionkey"),
         sequence=_sequence(attributes),
         recordedtime=_instant(attributes, "recordedtime"),
-        correlationid=_text(attributes, "correlationid"),
-        causationid=EventId(cause) if (cause := attributes.get("causationid")) else None,
-        traceparent=str(attributes.get("traceparent", "")),
+        correlationid=_hexadecimal(attributes, "correlationid"),
+        causationid=EventId(_hexadecimal(attributes, "causationid")) if "causationid" in attributes else None,
+        traceparent=_text(attributes, "traceparent") if "traceparent" in attributes else "",
         site=_text(attributes, "site"),
         system=_text(attributes, "system"),
         flow=_text(attributes, "flow"),
         op=_choice(attributes, "op", Op),
         environment=_choice(attributes, "environment", Environment),
-        estate=EstateHash(_text(attributes, "estate")),
-        place=str(attributes.get("place", "")),
-        rawref=str(attributes.get("rawref", "")),
-        extensions={name: value for name, value in attributes.items() if name not in _KNOWN},
+        estate=EstateHash(_hexadecimal(attributes, "estate")),
+        place=_text(attributes, "place") if "place" in attributes else "",
+        rawref=_hexadecimal(attributes, "rawref", digits=64) if "rawref" in attributes else "",
+        extensions=_extensions(attributes),
     )
 
 
@@ -166,6 +194,13 @@ def _text(attributes: Mapping[str, Any], name: str) -> str:
     return value
 
 
+def _hexadecimal(attributes: Mapping[str, Any], name: str, *, digits: int = 32) -> str:
+    value = attributes.get(name)
+    if not isinstance(value, str) or _HEXADECIMAL[digits].fullmatch(value) is None:
+        raise _wrong(name, value, f"must be {digits} hexadecimal digits, in lower case")
+    return value
+
+
 def _instant(attributes: Mapping[str, Any], name: str) -> datetime:
     try:
         moment = datetime.fromisoformat(_text(attributes, name))
@@ -173,14 +208,52 @@ def _instant(attributes: Mapping[str, Any], name: str) -> datetime:
         raise _wrong(name, attributes.get(name), "must be an RFC 3339 time") from None
     if moment.tzinfo is None:
         raise _wrong(name, attributes.get(name), "must carry its offset")
+    if moment.year in (MINYEAR, MAXYEAR) and not _is_in_calendar(moment):
+        raise _wrong(name, attributes.get(name), "must lie in the years 1 to 9999, in UTC too")
     return moment
+
+
+def _is_in_calendar(moment: datetime) -> bool:
+    """Whether the store can keep it and read it back: an offset, or rounding, may lead out of the years that there are."""
+    try:
+        from_millis(to_millis(moment))
+    except (ValueError, OverflowError):
+        return False
+    return True
 
 
 def _sequence(attributes: Mapping[str, Any]) -> int:
     text = _text(attributes, "sequence")
-    if not (text.isascii() and text.isdecimal()):
-        raise _wrong("sequence", text, "must be a whole number")
+    if not (text.isascii() and text.isdecimal() and len(text) <= _SEQUENCE_DIGITS and int(text) <= _LARGEST_SEQUENCE):
+        raise _wrong("sequence", text, f"must be a whole number up to {_LARGEST_SEQUENCE}")
     return int(text)
+
+
+def _document(data: bytes) -> bytes:
+    try:
+        orjson.loads(data)
+    except orjson.JSONDecodeError:
+        raise _wrong("data", data, "must be JSON") from None
+    return data
+
+
+def _extensions(attributes: Mapping[str, Any]) -> Mapping[str, Attribute]:
+    if attributes.keys() <= _KNOWN:
+        return {}
+    extensions = {name: value for name, value in attributes.items() if name not in _KNOWN}
+    for name, value in extensions.items():
+        if _EXTENSION_NAME.fullmatch(name) is None:
+            raise _wrong(
+                visible(name)[:40], value, "must have a name of 1 to 20 lower-case letters and digits, not `data`"
+            )
+        if not _is_attribute(value):
+            raise _wrong(name, value, "must be a text, a whole number of 32 bits, true or false")
+    return extensions
+
+
+def _is_attribute(value: object) -> bool:
+    """Whether CloudEvents has a type for it that JSON shows as itself: String, Boolean or Integer."""
+    return isinstance(value, str | bool) or (isinstance(value, int) and -(2**31) <= value < 2**31)
 
 
 def _choice(attributes: Mapping[str, Any], name: str, choices: type[_Choice]) -> _Choice:
@@ -196,7 +269,7 @@ def _wrong(name: str, value: object, rule: str) -> RejectedError:
         f"the event's attribute {name} {rule}",
         place=name,
         rule=rule,
-        shown=visible(repr(value))[:80],
+        shown=shown(value),
         hint="correct the sender: it does not write CloudEvents 1.0 as distctl agrees with its peers",
         code="envelope",
     )
