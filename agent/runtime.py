@@ -31,13 +31,14 @@ from agent.crash_points import CrashPoint
 from agent.estate.check import load_checked
 from agent.estate.compiled import CompiledEstate, compile_estate
 from agent.estate.watch import watch
+from agent.lanes import open_lanes
 from agent.leases import Leases
 from agent.raw_archive import RawArchive
 from agent.reaper import Reaper
 from agent.start_count import WELL_AFTER, StartCount
 from agent.supervisor import Forever, first_in, guard, sleep_unless, unless
 from agent.telemetry import Telemetry, notify_service_manager, start_logging, watchdog_seconds
-from agent.works import Ground, Works, open_lanes, open_works, rehearse
+from agent.works import Ground, Works, open_works, rehearse
 from state import audit, estates, targets
 from state.database import Database
 from state.model.clock import Clock, to_millis
@@ -78,6 +79,9 @@ async def run_agent(options: AgentOptions) -> int:
     starts.begin()
     try:
         return await _run(options, compiled, clock, starts)
+    except ConflictError:
+        starts.take_back()  # the store and the count are another agent's
+        raise
     except DistctlError as error:
         if not isinstance(error, StoreInDoubtError):
             starts.clear()  # it said why, which is no crash
@@ -101,6 +105,7 @@ async def _run(options: AgentOptions, compiled: CompiledEstate, clock: Clock, st
             dice=random.Random(),
             crash=crash,
             telemetry=Telemetry(),
+            on_sent=lambda _: None,
         )
         return await Agent(options, ground, compiled, fatal, starts, reserve).run()
 
@@ -126,7 +131,7 @@ class Agent:
         self._is_waiting = starts.is_safe_mode
         self._works: Works | None = None
         self._refused: ConfigError | None = None  # why the last edit is not in force
-        self._reloading = asyncio.Lock()
+        self._changing = asyncio.Lock()  # a notice and a person at once, or two persons: one after the other
         self._stopping = asyncio.Event()
         self._resumed = asyncio.Event()  # safe mode is over: a person said so, or the agent stops
         self._ending = asyncio.Event()  # of the works that run now
@@ -180,14 +185,22 @@ class Agent:
             _log.critical("%s", self._safe_mode())
 
     async def resume(self, by: str, reason: str) -> None:
-        """End safe mode, audited. Raises `ConflictError` where the agent is not in it."""
-        if not self._is_waiting:
-            raise ConflictError(
-                "the agent is not in safe mode", hint="`distctl status` says how it is", code="not-safe-mode"
-            )
-        await self._ground.database.write(partial(self._note_resumption, by, reason), name="runtime.resume")
-        self._is_waiting = False
-        self._resumed.set()
+        """End safe mode, audited, with the estate as the folder has it by now: an edit may be the cure.
+
+        Raises `ConflictError` where the agent is not in safe mode, and `ConfigError`, which leaves it there, where the estate
+        is wrong.
+        """
+        async with self._changing:
+            if not self._is_waiting:
+                raise ConflictError(
+                    "the agent is not in safe mode", hint="`distctl status` says how it is", code="not-safe-mode"
+                )
+            compiled = await self._read_again()
+            await rehearse(self._ground, compiled)
+            await self._ground.database.write(partial(self._note_resumption, by, reason), name="runtime.resume")
+            self._compiled = compiled
+            self._is_waiting = False
+            self._resumed.set()
 
     def _note_resumption(self, by: str, reason: str, connection: sqlite3.Connection) -> None:
         millis = to_millis(self._ground.clock.now())
@@ -203,11 +216,11 @@ class Agent:
 
     async def reload(self, by: str) -> bool:
         """Read the estate folder again and put it in force. Answers whether it changed; `ConfigError` where it is wrong."""
-        async with self._reloading:  # a notice and a person at once: the later reading is the one that counts
+        async with self._changing:
             return await self._reload(by)
 
     async def _reload(self, by: str) -> bool:
-        compiled = await asyncio.to_thread(_read_estate, self._options.estate, self._options.site)
+        compiled = await self._read_again()
         if compiled.estate.hash == self._compiled.estate.hash:
             self._refused = None
             return False
@@ -215,6 +228,9 @@ class Agent:
         await self._adopt(compiled, by=by)
         self._ending.set()
         return True
+
+    async def _read_again(self) -> CompiledEstate:
+        return await asyncio.to_thread(_read_estate, self._options.estate, self._options.site)
 
     async def _adopt(self, compiled: CompiledEstate, *, by: str) -> None:
         await self._ground.database.write(partial(self._put_in_force, compiled, by), name="runtime.adopt_estate")
@@ -224,7 +240,7 @@ class Agent:
     def _put_in_force(self, compiled: CompiledEstate, by: str, connection: sqlite3.Connection) -> None:
         millis = to_millis(self._ground.clock.now())
         before: EstateHash | None = estates.adopt(connection, compiled.estate, now=millis)
-        open_lanes(connection, compiled)
+        open_lanes(connection, compiled, site=self._ground.site)
         with Outbox(connection, now=self._ground.clock.now()) as outbox:
             outbox.reconsider()
         if before is not None:
@@ -330,8 +346,8 @@ class Agent:
 
     def _safe_mode(self) -> str:
         return (
-            f"safe mode: the last {self._starts.failed} starts ended within {WELL_AFTER:.0f} s, so nothing is taken in and "
-            "nothing is delivered; look at the log, then `distctl agent resume --reason ...`"
+            f"safe mode: the last {self._starts.failed} starts came to nothing, so nothing is taken in and nothing is "
+            "delivered; look at the log, then `distctl agent resume --reason ...`"
         )
 
 

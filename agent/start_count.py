@@ -1,7 +1,8 @@
 """How often in a row the agent ended before it was well: a loop of crashes ends in safe mode, not in a thousand restarts.
 
-The count is a file beside the store, since it may be the store that cannot be opened. It is written before anything else is
-done and removed when the agent has run for a while or ended in order, so what is left of it speaks of kills, crashes and disks.
+The count is a file beside the store, since it may be the store that cannot be opened. It is written before the store is touched
+and removed when the agent has run for a while, was told to stop, or said what keeps it from running: what is left of it speaks
+of kills, crashes and disks.
 """
 
 from __future__ import annotations
@@ -28,10 +29,14 @@ class StartCount:
     def begin(self) -> None:
         """Count this start as failed until it turns out otherwise."""
         self.failed = _number_in(self._path)
-        new = self._path.with_name(f"{self._path.name}.new")
-        with suppress(OSError):  # a folder that cannot be written: opening the store tells it better
-            new.write_text(f"{self.failed + 1}\n")
-            new.replace(self._path)
+        self._write(self.failed + 1)
+
+    def take_back(self) -> None:
+        """This start does not count, neither for nor against."""
+        if self.failed:
+            self._write(self.failed)
+        else:
+            self.clear()
 
     def clear(self) -> None:
         """The agent is well, or ended in order."""
@@ -42,6 +47,12 @@ class StartCount:
     def is_safe_mode(self) -> bool:
         """Whether this start must wait for a person."""
         return self.failed >= SAFE_AFTER
+
+    def _write(self, number: int) -> None:
+        new = self._path.with_name(f"{self._path.name}.new")
+        with suppress(OSError):  # a folder that cannot be written: opening the store tells it better
+            new.write_text(f"{number}\n")
+            new.replace(self._path)
 
 
 def _number_in(path: Path) -> int:

@@ -161,7 +161,10 @@ class ControlClient:
         return self._parse(Reloaded, self._change("/v1/estate/reload"))
 
     def resume(self, *, reason: str) -> None:
-        """End the agent's safe mode. Raises `ConflictError` where it is not in it, `InDoubtError` as `reload`."""
+        """End the agent's safe mode.
+
+        Raises `ConflictError` where it is not in it, `ConfigError` where its estate is wrong, `InDoubtError` as `reload`.
+        """
         self._change("/v1/agent/resume", reason=reason)
 
     def _change(self, path: str, **query: str) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.start_count import SAFE_AFTER, StartCount
-from state.model.errors import ConflictError, DistctlError
+from state.model.errors import ConfigError, ConflictError, DistctlError
 from tests.acceptance.agent_process import (
     AgentProcess,
     EstateFolder,
@@ -102,6 +102,38 @@ def test_an_estate_that_is_refused_is_no_crash(agent: AgentProcess, estate: Esta
     estate.write()
     agent.run(anew=False)
     assert agent.stop() == 0
+
+
+def test_it_goes_on_with_the_estate_as_it_is_by_then(agent: AgentProcess, estate: EstateFolder) -> None:
+    crash_at_every_start(agent)
+    agent.start(anew=False)
+    until(lambda: speaks(agent), "it answers")
+    before = agent.status().estate_hash
+    estate.put("estate.yaml", "name: [")
+    with pytest.raises(ConfigError):
+        agent.client.resume(reason="it was the estate")
+    assert "safe mode" in agent.client.health().troubles[0]
+    estate.flows["reco"]["tier"] = 2
+    estate.write()
+    agent.client.resume(reason="it was the estate")
+    until(agent.answers, "it goes on")
+    assert agent.status().estate_hash != before
+    assert [entry.action for entry in agent.client.audit().items].count("resume") == 1
+    assert agent.stop() == 0
+
+
+def test_a_second_agent_that_is_refused_leaves_the_count_of_the_first_alone(
+    agent: AgentProcess, estate: EstateFolder
+) -> None:
+    crash_at_every_start(agent)
+    agent.start(anew=False)
+    until(lambda: speaks(agent), "it answers")
+    with AgentProcess(estate.folder, agent.data) as second:
+        assert second.start(anew=False).wait() == 6
+    agent.kill()
+    agent.start(anew=False)
+    until(lambda: speaks(agent), "it answers")
+    assert "safe mode" in agent.client.health().troubles[0]
 
 
 @pytest.mark.parametrize("content", ["", "many", "-1", "9" * 5000, "\x00\xff", "\u0661\u0662"])
