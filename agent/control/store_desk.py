@@ -43,6 +43,7 @@ from state.model.clock import Clock, to_millis
 from state.model.errors import ConfigError, DistctlError, NotFoundError
 from state.model.estate import Estate, FlowSpec
 from state.model.suggestion import suggestion
+from state.model.visible import visible
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -200,7 +201,7 @@ class StoreDesk:
 
     async def resume(self, *, caller: str, reason: str) -> None:
         """End safe mode."""
-        await self._running.resume(caller, reason)
+        await self._running.resume(caller, visible(reason))
 
     async def _read_of_flow(
         self, query: Callable[[sqlite3.Connection], list[views.Row]], flow: str | None

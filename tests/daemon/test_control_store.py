@@ -166,7 +166,7 @@ def running(*, estate: Estate = ESTATE, troubles: Sequence[str] = ()) -> Running
         return caller == "ada"
 
     async def resume(caller: str, reason: str) -> None:
-        raise AssertionError(f"{caller} was not asked to resume, {reason}")
+        assert (caller, reason) == ("ada", "done␛[2J␊by bob")
 
     return Running(
         site="n",
@@ -409,6 +409,10 @@ async def test_prometheus_gets_the_process_and_the_store(desk: StoreDesk) -> Non
 
 async def test_a_reload_says_whether_anything_changed(desk: StoreDesk) -> None:
     assert (await desk.reload(caller="ada")).changed
+
+
+async def test_a_reason_is_made_visible_before_it_is_kept(desk: StoreDesk) -> None:
+    await desk.resume(caller="ada", reason="done\x1b[2J\nby bob")
     assert not (await desk.reload(caller="bo")).changed
 
 
