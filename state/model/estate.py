@@ -28,6 +28,7 @@ from pydantic import (
 from state.model.delivery import OrderMode, TargetMemory
 from state.model.event import Environment, Op
 from state.model.ids import EstateHash, digest
+from state.model.people import Action, Grant, People, Person, Role
 from state.model.retry import RetryPolicy
 
 NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$"
@@ -244,6 +245,9 @@ class SiteSpec(_Part):
     site: Name
     timezone: str = Field("UTC", description="IANA name")
     systems: dict[Name, SystemSpec] = Field(min_length=1)
+    forbids: list[Action] = Field(
+        default_factory=list, description="what nobody may do through this site's agent, whatever their roles"
+    )
 
 
 class HubSpec(_Part):
@@ -259,6 +263,32 @@ class HubSpec(_Part):
     )
 
 
+class GrantSpec(_Part):
+    """A role, at some sites or at all."""
+
+    role: Role
+    sites: list[Name] | None = Field(None, min_length=1, description="where it holds; left out: at every site")
+
+    def grant(self) -> Grant:
+        """The pure grant of these settings."""
+        return Grant(role=self.role, sites=None if self.sites is None else frozenset(self.sites))
+
+
+class PersonSpec(_Part):
+    """Somebody who may do something: one person, whichever account or token they come with."""
+
+    name: str = Field(min_length=1, max_length=200, description="what people call them")
+    uids: dict[Name, Annotated[int, Field(ge=1, lt=2**32 - 1, strict=True)]] = Field(
+        default_factory=dict, description="their account's number at each site, as `id -u` says it; root is nobody's"
+    )
+    roles: list[GrantSpec] = Field(min_length=1, description="what they are, and where")
+
+    def person(self, identifier: str) -> Person:
+        """The pure person of these settings."""
+        grants = tuple(spec.grant() for spec in self.roles)
+        return Person(id=identifier, name=self.name, grants=grants, uids=self.uids)
+
+
 class EstateSettings(_Part):
     """`estate.yaml`: what holds for the whole company."""
 
@@ -269,6 +299,14 @@ class EstateSettings(_Part):
         default_factory=lambda: {1: 8, 2: 3, 3: 1}, description="shares of the relay; none starves"
     )
     hub: HubSpec | None = Field(None, description="an estate of more than one agent has one")
+    people: dict[Name, PersonSpec] = Field(
+        default_factory=dict, description="who may do what; with nobody here, whoever may open the agent's socket"
+    )
+
+    @cached_property
+    def directory(self) -> People:
+        """The people, by account and by name."""
+        return People([spec.person(identifier) for identifier, spec in self.people.items()])
 
 
 class Estate(_Part):
