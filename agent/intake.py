@@ -26,11 +26,13 @@ from typing import Final, TypeAlias
 from agent.crash_points import CrashPoint
 from agent.estate.compiled import CompiledFlow, CompiledLane
 from agent.mapping import Document, Refused
+from agent.owing import owe
 from agent.raw_archive import RawArchive
 from agent.router import route
 from agent.supervisor import sleep_unless, unless
+from agent.sync.outgoing import Departure, Outgoing
 from connectors.base import Batch, Source, SourceRecord, UnreadableRecord
-from state import audit, checkpoints, dead_letters, inbox
+from state import checkpoints, dead_letters, inbox
 from state.database import Database
 from state.dead_letters import Letter
 from state.inbox import Arrival
@@ -38,10 +40,8 @@ from state.lanes import Lane
 from state.model.canonical.reading import parse
 from state.model.clock import Clock, to_millis
 from state.model.errors import NotConnectedError, RejectedError, StoreError, TransientError
-from state.model.event import Op
 from state.model.ids import EventId, event_id
 from state.model.retry import RetryPolicy, honoured
-from state.outbox import Outbox, Owed
 
 _log = logging.getLogger("distctl.intake")
 _PATIENCE: Final = RetryPolicy(longest=timedelta(minutes=1))
@@ -89,24 +89,28 @@ class Intake:
         flow: CompiledFlow,
         open_source: Callable[[], Source],
         *,
-        lanes: Mapping[str, Lane],
+        lanes: Mapping[tuple[str, str], Lane],
+        outgoing: Outgoing,
         database: Database,
         archive: RawArchive,
         clock: Clock,
         dice: random.Random,
         crash: CrashPoint,
         on_owed: Callable[[Collection[str]], None],
+        on_sent: Callable[[Collection[str]], None],
         on_read: Callable[[str, int, int], None],
     ) -> None:
         self._flow = flow
         self._open_source = open_source
-        self._lanes = lanes  # by target name
+        self._lanes = lanes  # by (flow, target)
+        self._outgoing = outgoing
         self._database = database
         self._archive = archive
         self._clock = clock
         self._dice = dice
         self._crash = crash
         self._on_owed = on_owed
+        self._on_sent = on_sent
         self._on_read = on_read
         self.trouble: _Passing | None = None  # why the source cannot be read at the moment
         self._site, _, self._system = flow.source.partition("/")
@@ -156,9 +160,10 @@ class Intake:
     async def take_in(self, batch: Batch) -> None:
         """Make events of the batch's records and commit them with its checkpoint."""
         harvest = await asyncio.to_thread(self._harvest, batch)
-        await self._database.write(partial(self._store, batch, harvest), name="intake.take_in")
+        sent_to = await self._database.write(partial(self._store, batch, harvest), name="intake.take_in")
         self._on_read(self._flow.spec.flow, len(harvest.arrivals), len(harvest.letters))
         self._on_owed({lane.name for lanes in harvest.lanes.values() for lane in lanes})
+        self._on_sent(sent_to)
         _report(batch.document.name, harvest.letters)
 
     # Reading and mapping: no store.
@@ -273,7 +278,8 @@ class Intake:
 
     # The unit of work.
 
-    def _store(self, batch: Batch, harvest: _Harvest, connection: sqlite3.Connection) -> None:
+    def _store(self, batch: Batch, harvest: _Harvest, connection: sqlite3.Connection) -> frozenset[str]:
+        """Returns the sites that are to have something of it."""
         now = self._clock.now()
         millis = to_millis(now)
         document = batch.document
@@ -295,23 +301,12 @@ class Intake:
             now=millis,
         )
         admitted = inbox.admit(connection, harvest.arrivals, raw_id=raw_id)
-        with Outbox(connection, now=now) as outbox:
-            superseded = outbox.add(
-                Owed(one.seq, self._lanes[lane.name], one.event.partitionkey, one.event.op is Op.SNAPSHOT)
-                for one in admitted
-                for lane in harvest.lanes[one.event.id]
-            )
+        routed = [(one, harvest.lanes[one.event.id]) for one in admitted]
+        flow = self._flow.spec
+        owe(connection, routed, self._lanes, flow=flow.flow, came_in=document.name, now=now)
         dead_letters.add(connection, harvest.letters, raw_id=raw_id, now=millis)
-        if superseded:
-            audit.append(
-                connection,
-                at_ms=millis,
-                actor="agent",
-                action="supersede",
-                target=f"flow {self._flow.spec.flow}",
-                reason="a newer snapshot of the same scope was taken in",
-                details={"deliveries": superseded, "document": document.name},
-            )
+        departures = [Departure(one, flow.tier, {lane.site for lane in lanes}) for one, lanes in routed]
+        return self._outgoing.send(connection, departures)
 
     # Waiting.
 

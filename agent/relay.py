@@ -28,6 +28,7 @@ from agent.leases import Leases
 from agent.outcomes import outcome_event
 from agent.scheduler import FairShares
 from agent.supervisor import sleep_unless
+from agent.sync.outgoing import Departure, Outgoing
 from connectors.base import Found, NotFound, Outcome, Parcel, Sink
 from state import inbox, targets
 from state.database import Database
@@ -103,6 +104,7 @@ class _Turn:
     parked: list[tuple[Claim, RejectedError]] = field(default_factory=list)
     failed: list[DeliveryId] = field(default_factory=list)
     ended: list[DeliveryId] = field(default_factory=list)
+    sent_to: frozenset[str] = frozenset()  # the sites that are to have an outcome
 
 
 class TargetRelay:
@@ -120,7 +122,9 @@ class TargetRelay:
         dice: random.Random,
         crash: CrashPoint,
         shadowed: Collection[str] = (),
+        outgoing: Outgoing,
         on_turn: Callable[[str, int, int], None],
+        on_sent: Callable[[Collection[str]], None],
     ) -> None:
         self._terms = terms
         self._database = database
@@ -131,7 +135,9 @@ class TargetRelay:
         self._dice = dice
         self._crash = crash
         self._shadowed = frozenset(shadowed)  # flows with a target that is compared
+        self._outgoing = outgoing
         self._on_turn = on_turn
+        self._on_sent = on_sent
         self._shares = FairShares(terms.weights)
         self._breaker = Breaker(terms.outage, dice)
         self._stumbles = 0
@@ -353,7 +359,12 @@ class TargetRelay:
         if lane.flow in self._shadowed:
             for claim in last.claims:
                 outbox.compare(claim.event, lane)
-        inbox.admit(connection, [Arrival(event) for event in outcomes])
+        admitted = inbox.admit(connection, [Arrival(event) for event in outcomes])
+        asked_from = {claim.event.id: claim.event.site for claim in last.claims}
+        departures = [
+            Departure(one, lane.tier, {asked_from[one.event.causationid]}) for one in admitted if one.event.causationid
+        ]
+        turn.sent_to = self._outgoing.send(connection, departures)
         targets.note(
             connection,
             self._terms.name,
@@ -411,6 +422,7 @@ class TargetRelay:
             self._success_marks.pop(delivery, None)
         self._successes += len(turn.settled)
         self._on_turn(self._terms.name, len(turn.settled), len(turn.parked))
+        self._on_sent(turn.sent_to)
         for claim, error in turn.parked:
             _log.warning(
                 "parked %s for %s: %s",

@@ -11,7 +11,7 @@ import logging
 import random
 import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -27,12 +27,13 @@ from agent.raw_archive import RawArchive
 from agent.relay import OpenLane, TargetRelay, TargetTerms
 from agent.rendering import Renderer
 from agent.supervisor import Forever, guard
+from agent.sync.outgoing import Outgoing
 from agent.telemetry import Telemetry
 from connectors import registry
 from connectors.base import Sink, Source, Surroundings
 from state import estates
 from state.database import Database
-from state.lanes import Lane, ensure_lane, list_lanes
+from state.lanes import Lane, list_lanes
 from state.model.clock import Clock
 from state.model.errors import ConfigError, DistctlError
 from state.model.estate import Estate, SystemSpec, TargetSpec
@@ -53,6 +54,7 @@ class Ground:
     dice: random.Random
     crash: CrashPoint
     telemetry: Telemetry
+    on_sent: Callable[[Collection[str]], None]  # these sites are to have something
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +71,14 @@ class Works:
     """What runs for one estate in force."""
 
     def __init__(self, ground: Ground, compiled: CompiledEstate, lanes: Sequence[Lane], legs: Sequence[_Leg]) -> None:
-        """`lanes` are all there are: what is owed to another site is kept here; `legs` are those worked here."""
+        """`lanes` are all there are; `legs` are those that are worked."""
         self._ground = ground
         self._compiled = compiled
         self._closing = AsyncExitStack()
         self._stranded: list[str] = []
         self._known = KnownEstates(compiled)
+        hub = compiled.estate.settings.hub
+        self._outgoing = Outgoing(ground.site, hub.site if hub else None)
         self._relays = {name: self._relay(name, of_target) for name, of_target in _by_target(legs).items()}
         self._intakes = [self._intake(flow, lanes) for flow in self._local_flows()]
 
@@ -117,13 +121,15 @@ class Works:
         return Intake(
             flow,
             partial(_open_source, ground, self._compiled.estate, flow),
-            lanes={lane.target: lane for lane in lanes if lane.flow == flow.spec.flow},
+            lanes={(lane.flow, lane.target): lane for lane in lanes},
+            outgoing=self._outgoing,
             database=ground.database,
             archive=ground.archive,
             clock=ground.clock,
             dice=ground.dice,
             crash=ground.crash,
             on_owed=self.wake,
+            on_sent=ground.on_sent,
             on_read=self._count_read,
         )
 
@@ -143,6 +149,8 @@ class Works:
             clock=ground.clock,
             dice=ground.dice,
             crash=ground.crash,
+            outgoing=self._outgoing,
+            on_sent=ground.on_sent,
             shadowed=[
                 spec.flow
                 for spec in self._compiled.estate.flows.values()
@@ -202,22 +210,6 @@ async def rehearse(ground: Ground, compiled: CompiledEstate) -> None:
         if name.startswith(f"{ground.site}/"):
             sink, _ = _open_sink(ground, f"{spec.flow}@{name}", _system(name, estate), target)
             await sink.close()
-
-
-def open_lanes(connection: sqlite3.Connection, compiled: CompiledEstate) -> None:
-    """Open the lanes of an estate in the store."""
-    for flow in compiled.flows.values():
-        for lane in flow.lanes:
-            shadow = lane.target.shadow_of
-            ensure_lane(
-                connection,
-                flow=flow.spec.flow,
-                target=lane.name,
-                tier=flow.spec.tier,
-                order_mode=flow.spec.order.mode,
-                order_domain=f"shadow-{flow.spec.order_domain}" if shadow else flow.spec.order_domain,
-                shadow_of="/".join(compiled.estate.resolve(shadow) or ("", shadow)) if shadow else None,
-            )
 
 
 def _legs(estate: Estate, site: str, connection: sqlite3.Connection) -> list[_Leg]:

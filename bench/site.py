@@ -18,9 +18,10 @@ from agent.crash_points import ignore
 from agent.estate.compiled import CompiledEstate, CompiledFlow, compile_estate
 from agent.estate.load import load
 from agent.intake import Intake, StoredMemory, source_name
+from agent.lanes import open_lanes
 from agent.mapping import Refused
 from agent.raw_archive import RawArchive
-from agent.works import open_lanes
+from agent.sync.outgoing import Outgoing
 from bench.estate import SITE
 from bench.orders import numbered
 from connectors import registry
@@ -57,13 +58,15 @@ class OpenSite:
         return Intake(
             compiled,
             partial(self.source, flow),
-            lanes={lane.target: lane for lane in self.lanes if lane.flow == flow},
+            lanes={(lane.flow, lane.target): lane for lane in self.lanes},
+            outgoing=Outgoing(SITE, None),
             database=self.database,
             archive=RawArchive(self.database.path.parent / "raw"),
             clock=self.clock,
             dice=random.Random(),
             crash=ignore,
             on_owed=lambda _: None,
+            on_sent=lambda _: None,
             on_read=lambda *_: None,
         )
 
@@ -122,6 +125,6 @@ async def open_site(home: Path, data: Path) -> AsyncIterator[OpenSite]:
     data.mkdir(exist_ok=True)
     async with await Database.open(store_in(data), now=clock.now()) as database:
         await database.write(lambda connection: estates.adopt(connection, estate, now=to_millis(clock.now())))
-        await database.write(lambda connection: open_lanes(connection, compiled))
+        await database.write(lambda connection: open_lanes(connection, compiled, site=SITE))
         lanes = [lane for lane in await database.read(list_lanes) if lane.target.startswith(f"{SITE}/")]
         yield OpenSite(home=home, database=database, compiled=compiled, lanes=lanes, clock=clock)

@@ -73,6 +73,12 @@ def get(connection: sqlite3.Connection, seq: Seq) -> Event:
     return event_of(row, Origins(connection))
 
 
+def site_of(connection: sqlite3.Connection, event: EventId) -> str | None:
+    """Where that event arose; None where it never came here."""
+    row = connection.execute(_SQL.site_of, (bytes.fromhex(event),)).fetchone()
+    return row[0] if row else None
+
+
 def event_of(row: Sequence[Any], origins: Origins) -> Event:
     """The event of a row of `get_event`."""
     (seq, event_id, subject, partition_key, time, recorded_at, correlation, causation, traceparent, place) = row[:10]
@@ -144,4 +150,5 @@ def _row(seq: int, event: Event, origin: int, raw_id: int | None) -> tuple[Any, 
         event.place,
         orjson.dumps(dict(event.extensions)).decode() if event.extensions else None,
         event.data,
+        bytes.fromhex(event.rawref) if event.rawref and raw_id is None else None,
     )

@@ -41,6 +41,11 @@ class CompiledLane:
     condition: Read | None
     mapping: CompiledMapping | None
 
+    @property
+    def site(self) -> str:
+        """The site of the target, whose agent works the lane."""
+        return self.name.partition("/")[0]
+
     def wants(self, event: Event) -> bool:
         """Whether the event makes a delivery here. Raises `RejectedError` where the condition cannot be told."""
         if self.condition is None:

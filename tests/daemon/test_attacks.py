@@ -20,11 +20,13 @@ from agent.crash_points import ignore
 from agent.estate.compiled import CompiledEstate, compile_estate
 from agent.estate.known import KnownEstates
 from agent.intake import Intake
+from agent.lanes import open_lanes
 from agent.leases import Leases
 from agent.raw_archive import RawArchive
 from agent.rendering import Renderer
+from agent.sync.outgoing import Outgoing
 from agent.telemetry import Telemetry
-from agent.works import Ground, open_lanes, open_works
+from agent.works import Ground, open_works
 from connectors.base import Batch, Found, NotFound, Outcome, Parcel, RawDocument, Source, SourceRecord
 from state import estates, inbox
 from state.database import Database
@@ -176,12 +178,13 @@ def the_ground(folder: Path, database: Database) -> Ground:
         dice=random.Random(1),
         crash=ignore,
         telemetry=Telemetry(),
+        on_sent=lambda _: None,
     )
 
 
 def in_force(compiled: CompiledEstate, connection: sqlite3.Connection) -> None:
     estates.adopt(connection, compiled.estate, now=to_millis(CLOCK.now()))
-    open_lanes(connection, compiled)
+    open_lanes(connection, compiled, site="n")
 
 
 def owed_to_the_erp(compiled: CompiledEstate, connection: sqlite3.Connection) -> None:
@@ -240,27 +243,6 @@ async def test_a_mapping_that_makes_no_json_parks_its_record_and_no_other(tmp_pa
     assert refused.value.code == "mapping-fault"
 
 
-async def test_what_is_owed_to_another_site_waits_and_holds_up_nothing_here(tmp_path: Path) -> None:
-    compiled = an_estate(targets=[{"system": "n/erp"}, {"system": "s/mirror"}], folder=tmp_path)
-    for folder in ("planning", "erp"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "planning" / "reco.csv").write_text("id,sku,qty,day\nR-1,S-1,12,2026-03-02\n")
-    async with temporary_database(tmp_path, now=CLOCK.now()) as database:
-        await database.write(partial(in_force, compiled))
-        works = await open_works(the_ground(tmp_path, database), compiled)
-        ending = asyncio.Event()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(works.run(ending))
-            async with asyncio.timeout(5):
-                while not list((tmp_path / "erp").glob("*.json")):  # noqa: ASYNC110 - the partner's folder is looked into
-                    await asyncio.sleep(0.01)
-            ending.set()
-        waiting = await database.read(
-            lambda c: c.execute("SELECT t.name, l.pending FROM lanes l JOIN targets t ON t.id = l.target_id").fetchall()
-        )
-    assert sorted(waiting) == [("n/erp", 0), ("s/mirror", 1)]
-
-
 class SourceThatCannotWait:
     """Reads nothing, and cannot be waited for: a third party's connector."""
 
@@ -287,13 +269,15 @@ def an_intake(compiled: CompiledEstate, ground: Ground, source: Source) -> Intak
     return Intake(
         compiled.flows["reco"],
         lambda: source,
-        lanes={"n/erp": A_LANE},
+        lanes={("f", "n/erp"): A_LANE},
+        outgoing=Outgoing("n", None),
         database=ground.database,
         archive=ground.archive,
         clock=CLOCK,
         dice=ground.dice,
         crash=ignore,
         on_owed=lambda targets: None,
+        on_sent=lambda _: None,
         on_read=lambda flow, accepted, refused: None,
     )
 

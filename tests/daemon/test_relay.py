@@ -18,6 +18,7 @@ from agent.crash_points import ignore
 from agent.leases import Leases
 from agent.reaper import Reaper
 from agent.relay import OpenLane, TargetRelay, TargetTerms
+from agent.sync.outgoing import Outgoing
 from connectors.base import Found, NotFound, Outcome, Parcel
 from state import estates, inbox
 from state.database import Database
@@ -108,7 +109,9 @@ class Rig:
             clock=CLOCK,
             dice=random.Random(1),
             crash=ignore,
+            outgoing=Outgoing("n", None),
             on_turn=lambda target, settled, parked: None,
+            on_sent=lambda _: None,
         )
 
     async def owe(self, *events: Event) -> None:

@@ -10,8 +10,8 @@ SELECT seq FROM sqlite_sequence WHERE name = 'events';
 
 -- :name add
 INSERT INTO events (seq, id, origin_id, subject, partition_key, time, recorded_at, correlation_id, causation_id, traceparent,
-                    raw_id, place, extensions, data)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+                    raw_id, place, extensions, data, raw_elsewhere)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- :name add_raw
 INSERT INTO raw_documents (sha256, name, size, content, received_at) VALUES (?, ?, ?, ?, ?) RETURNING id;
@@ -21,7 +21,10 @@ SELECT id FROM raw_documents WHERE sha256 = ?;
 
 -- :name get_event
 SELECT ev.seq, ev.id, ev.subject, ev.partition_key, ev.time, ev.recorded_at, ev.correlation_id, ev.causation_id,
-       ev.traceparent, ev.place, ev.extensions, ev.data, ev.origin_id, r.sha256
+       ev.traceparent, ev.place, ev.extensions, ev.data, ev.origin_id, coalesce(r.sha256, ev.raw_elsewhere)
   FROM events ev
   LEFT JOIN raw_documents r ON r.id = ev.raw_id
  WHERE ev.seq = ?;
+
+-- :name site_of
+SELECT o.site FROM events ev JOIN origins o ON o.id = ev.origin_id WHERE ev.id = ?;

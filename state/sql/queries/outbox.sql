@@ -23,7 +23,7 @@ UPDATE counters SET value = value + 1 WHERE name = 'fence' RETURNING value;
 -- Deliveries to work on, each with its event as `get_event` of inbox.sql reads it.
 SELECT q.id, d.id, d.state, d.version, d.attempts, d.failures, d.payload, d.first_sent_at, d.last_sent_at, d.last_denied_at,
        ev.seq, ev.id, ev.subject, ev.partition_key, ev.time, ev.recorded_at, ev.correlation_id, ev.causation_id,
-       ev.traceparent, ev.place, ev.extensions, ev.data, ev.origin_id, r.sha256
+       ev.traceparent, ev.place, ev.extensions, ev.data, ev.origin_id, coalesce(r.sha256, ev.raw_elsewhere)
   FROM key_queues q
   JOIN deliveries d ON d.id = q.head
   JOIN events ev ON ev.seq = d.event_seq

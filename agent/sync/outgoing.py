@@ -1,0 +1,49 @@
+"""Puts events into the streams of those who are to have them, in the transaction that admits them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from agent.sync.recipients import recipients
+from state import life, peers, streams
+from state.inbox import Admitted
+from state.streams import Item
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """An event that was admitted, and where it is wanted."""
+
+    event: Admitted
+    tier: int
+    wanted_at: Collection[str]
+
+
+class Outgoing:
+    """What leaves one agent."""
+
+    def __init__(self, here: str, hub: str | None) -> None:
+        """`hub` is the site of the hub; None where the agent stands alone."""
+        self._here = here
+        self._hub = hub
+
+    def send(
+        self, connection: sqlite3.Connection, departures: Iterable[Departure], *, came_from: str | None = None
+    ) -> frozenset[str]:
+        """Append each event to the streams of its recipients, in the order given; returns who is to have something."""
+        if self._hub is None:
+            return frozenset()
+        leaving: defaultdict[tuple[str, int], list[Item]] = defaultdict(list)
+        for one in departures:
+            sites = recipients(here=self._here, hub=self._hub, wanted_at=one.wanted_at, came_from=came_from)
+            for site in sites:
+                leaving[site, one.tier].append((one.event.seq, one.event.event.id, one.event.event.data))
+        if not leaving:
+            return frozenset()
+        epoch = life.get(connection).epoch
+        for (site, tier), items in sorted(leaving.items()):
+            streams.append(connection, peers.ensure(connection, site).id, epoch=epoch, tier=tier, items=items)
+        return frozenset(site for site, _ in leaving)

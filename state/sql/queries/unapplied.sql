@@ -1,0 +1,19 @@
+-- :name add
+INSERT INTO unapplied (event_id, peer_id, tier, flow, partition_key, estate, attributes, data, code, detail, received_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (event_id) DO NOTHING;
+
+-- :name waiting_keys
+SELECT DISTINCT flow, partition_key FROM unapplied;
+
+-- :name wanted
+SELECT DISTINCT estate FROM unapplied WHERE estate NOT IN (SELECT hash FROM estates);
+
+-- :name list
+SELECT id, peer_id, tier, attributes, data FROM unapplied ORDER BY id;
+
+-- :name remove
+DELETE FROM unapplied WHERE id = ?;
+
+-- :name count
+SELECT count(*) FROM unapplied;

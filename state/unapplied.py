@@ -1,0 +1,85 @@
+"""Events that came from another agent and cannot be taken in yet.
+
+One waits for its estate, and the newer ones of its flow and partition key wait behind it, so that all are taken in in order.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import orjson
+
+from state.model.event import Event, of_attributes
+from state.model.ids import EstateHash
+from state.queries import load
+from state.streams import PeerId
+
+_SQL = load("unapplied")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """An event that waits, and the stream it came by."""
+
+    number: int
+    peer: PeerId
+    tier: int
+    event: Event
+
+
+def add(
+    connection: sqlite3.Connection,
+    events: Iterable[Event],
+    *,
+    peer: PeerId,
+    tier: int,
+    code: str,
+    detail: str,
+    now: int,
+) -> None:
+    """Let these wait, in this order. One that waits already is left where it is."""
+    rows = [
+        (
+            bytes.fromhex(event.id),
+            peer,
+            tier,
+            event.flow,
+            event.partitionkey,
+            event.estate,
+            orjson.dumps(event.attributes()),
+            event.data,
+            code,
+            detail,
+            now,
+        )
+        for event in events
+    ]
+    connection.executemany(_SQL.add, rows)
+
+
+def keys(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+    """The (flow, partition key) behind which newer events wait."""
+    return set(connection.execute(_SQL.waiting_keys).fetchall())
+
+
+def wanted(connection: sqlite3.Connection) -> set[EstateHash]:
+    """The estates that are waited for."""
+    return {EstateHash(row[0]) for row in connection.execute(_SQL.wanted)}
+
+
+def take(connection: sqlite3.Connection) -> Iterator[Waiting]:
+    """All that waits, oldest first; who takes one in `remove`s it."""
+    for number, peer, tier, attributes, data in connection.execute(_SQL.list).fetchall():
+        yield Waiting(number=number, peer=PeerId(peer), tier=tier, event=of_attributes(orjson.loads(attributes), data))
+
+
+def remove(connection: sqlite3.Connection, waiting: Waiting) -> None:
+    """It waits no longer."""
+    connection.execute(_SQL.remove, (waiting.number,))
+
+
+def count(connection: sqlite3.Connection) -> int:
+    """How many wait."""
+    return int(connection.execute(_SQL.count).fetchone()[0])
