@@ -45,7 +45,7 @@ class ConnectionThread(aiosqlite.Connection):
         return answer
 
     def call(self, function: Callable[[sqlite3.Connection], None]) -> None:
-        """Hand `function` over as `submit` does, where nobody waits for its end. It does not raise."""
+        """Hand over as `submit` does a function that raises nothing and that nobody waits for."""
         if self._connection is None:
             raise StoreError("the connection is closed", hint="Nothing was applied", code="store-closed")
         self._tx.put_nowait((None, partial(function, self._connection)))

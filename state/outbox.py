@@ -2,8 +2,7 @@
 
 `Outbox` is the outbox inside one unit of work; it is used as a context manager and writes the lanes' counters when it ends, so
 rows and counters move together. A claim looks at a lane, then at its due keys, never at events; what it costs does not depend
-on how much waits. A result is written only under the fence of its claim: a worker that was given up for dead raises
-`FencedError` and changes nothing.
+on how much waits. A result is written only under the fence of its claim: a worker that was given up for dead changes nothing.
 
 What a crash leaves: deliveries in flight. `recover` turns them into deliveries in doubt, since nobody can say whether their
 call left.
@@ -214,8 +213,6 @@ class Outbox:
         ).fetchall():
             self._connection.execute(_SQL.set_alike, (is_alike, shadow))
             lanes.count_compared(self._connection, shadow_lane, is_alike=bool(is_alike))
-
-    # What follows is one row each.
 
     def _take(
         self,

@@ -1,7 +1,7 @@
 """Room kept back beside the store, given up when the disk is full, so that results and the audit can still be written.
 
-Nothing new is taken in long before that (`agent.intake.LOW_WATER`): what is left to write is what targets have said of calls
-that were made, and what people decide. The file is allocated, not sparse: a file system that has promised the blocks keeps them.
+The agent takes nothing new in long before that: what is left to write is what targets have said of calls that were made, and
+what people decide. The file is allocated, not sparse: a file system that has promised the blocks keeps them.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def is_vanishing(error: BaseException) -> bool:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether the disk, or the quota, has no room."""
+    """Whether the disk has no room. A user's quota is not told so: SQLite calls that an I/O error."""
     return primary_code(error) == sqlite3.SQLITE_FULL
 
 
