@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
+from state import streams
 from state.model.errors import ConfigError, InvariantError
 from state.queries import load
 
@@ -17,6 +18,7 @@ class Life:
 
     site: str
     epoch: int
+    fenced: str = ""  # why it may not go on: it was found to be older than what it said
 
 
 def begin(connection: sqlite3.Connection, site: str, *, now: int) -> Life:
@@ -37,7 +39,7 @@ def begin(connection: sqlite3.Connection, site: str, *, now: int) -> Life:
 def find(connection: sqlite3.Connection) -> Life | None:
     """The life of this store; None before its first start."""
     row = connection.execute(_SQL.find).fetchone()
-    return Life(site=row[0], epoch=row[1]) if row else None
+    return Life(site=row[0], epoch=row[1], fenced=row[2]) if row else None
 
 
 def get(connection: sqlite3.Connection) -> Life:
@@ -48,7 +50,18 @@ def get(connection: sqlite3.Connection) -> Life:
     return found
 
 
-def next_epoch(connection: sqlite3.Connection, *, now: int) -> Life:
-    """End this life and begin the next. What streams carry is renumbered by `state.streams.renumber`."""
-    connection.execute(_SQL.next_epoch, (now,))
+def begin_epoch(connection: sqlite3.Connection, *, now: int, least: int = 0) -> Life:
+    """End this life and begin the next, which is `least` or later; what nobody acknowledged goes with it.
+
+    Raises `InvariantError` in a store that was never started.
+    """
+    ended = get(connection)
+    epoch = max(ended.epoch + 1, least)
+    connection.execute(_SQL.begin_epoch, (epoch, now))
+    streams.renumber(connection, ended=ended.epoch, epoch=epoch)
     return get(connection)
+
+
+def fence(connection: sqlite3.Connection, why: str) -> None:
+    """This store may not go on until a restore begins its next epoch: it is older than what it said. The first reason stands."""
+    connection.execute(_SQL.fence, (why,))

@@ -127,11 +127,19 @@ def test_a_new_epoch_carries_over_what_nobody_acknowledged_from_one_on(
     streams.append(connection, hub.id, epoch=1, tier=3, items=admitted(connection, 4))
     streams.append(connection, other.id, epoch=1, tier=1, items=admitted(connection, 5))
     streams.acknowledge(connection, hub.id, epoch=1, marks={1: chained(1)})
-    assert life.next_epoch(connection, now=5) == life.Life(site="n", epoch=2)
-    assert streams.renumber(connection, ended=1, epoch=2) == 4
+    assert life.begin_epoch(connection, now=5) == life.Life(site="n", epoch=2)
     assert streams.sent(connection, hub.id, epoch=2) == {1: chained(2, 3), 3: chained(4)}
     assert streams.sent(connection, other.id, epoch=2) == {1: chained(5)}
     assert sent_events(connection, hub, epoch=2) == [b'{"n":2}', b'{"n":3}']
+
+
+def test_a_life_is_fenced_until_the_next_begins_and_epochs_only_rise(connection: sqlite3.Connection) -> None:
+    life.begin(connection, "n", now=0)
+    life.fence(connection, "it is an old copy")
+    life.fence(connection, "the first reason stands")
+    assert life.get(connection).fenced == "it is an old copy"
+    assert life.begin_epoch(connection, now=5, least=7) == life.Life(site="n", epoch=7)
+    assert life.begin_epoch(connection, now=5, least=3) == life.Life(site="n", epoch=8)
 
 
 def test_a_store_belongs_to_one_site(connection: sqlite3.Connection) -> None:

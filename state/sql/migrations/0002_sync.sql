@@ -5,7 +5,8 @@ CREATE TABLE life (
   id       INTEGER PRIMARY KEY CHECK (id = 1),
   site     TEXT    NOT NULL,
   epoch    INTEGER NOT NULL CHECK (epoch >= 1),
-  began_at INTEGER NOT NULL
+  began_at INTEGER NOT NULL,
+  fenced   TEXT    NOT NULL DEFAULT ''                             -- why this store may not go on; '' where it may
 ) STRICT;
 
 -- Other agents: the hub at a site, the sites at a hub.

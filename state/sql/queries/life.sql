@@ -1,8 +1,11 @@
 -- :name find
-SELECT site, epoch FROM life;
+SELECT site, epoch, fenced FROM life;
 
 -- :name begin
 INSERT INTO life (id, site, epoch, began_at) VALUES (1, ?, 1, ?);
 
--- :name next_epoch
-UPDATE life SET epoch = epoch + 1, began_at = ?;
+-- :name begin_epoch
+UPDATE life SET epoch = ?, began_at = ?, fenced = '';
+
+-- :name fence
+UPDATE life SET fenced = ? WHERE fenced = '';
