@@ -128,15 +128,16 @@ class Event:
         return orjson.dumps(self.to_cloudevent())
 
 
-_KNOWN: Final = frozenset(
-    (
-        *("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "partitionkey"),
-        *("sequence", "recordedtime", "correlationid", "causationid", "traceparent", "site", "system", "flow", "op"),
-        *("environment", "estate", "place", "rawref"),
-    )
+_REQUIRED: Final = (
+    *("specversion", "id", "source", "type", "subject", "time", "dataschema", "partitionkey", "sequence"),
+    *("recordedtime", "correlationid", "site", "system", "flow", "op", "environment", "estate"),
 )
-_EXTENSION_NAME: Final = re.compile(r"(?!data$)[a-z0-9]{1,20}")  # `data` is no attribute
-_HEXADECIMAL: Final = {digits: re.compile(f"[0-9a-f]{{{digits}}}") for digits in (32, 64)}
+_OPTIONAL: Final = ("datacontenttype", "causationid", "traceparent", "place", "rawref")
+_KNOWN: Final = frozenset((*_REQUIRED, *_OPTIONAL))
+_FIXED: Final = {"specversion": SPECVERSION, "datacontenttype": CONTENT_TYPE}
+_HEXADECIMAL: Final = {"id": 32, "correlationid": 32, "causationid": 32, "estate": 32, "rawref": 64}
+_DIGITS: Final = {digits: re.compile(f"[0-9a-f]{{{digits}}}") for digits in _HEXADECIMAL.values()}
+_EXTENSION_NAME: Final = re.compile(r"(?!data$)[a-z0-9]{1,20}")  # CloudEvents keeps `data` for the data
 _LARGEST_SEQUENCE: Final = 2**63 - 1
 _SEQUENCE_DIGITS: Final = 19
 
@@ -154,62 +155,74 @@ def from_cloudevent(cloudevent: Mapping[str, Any]) -> Event:
 def of_attributes(attributes: Mapping[str, Any], data: bytes) -> Event:
     """The event of its CloudEvents attributes and its data, which stays byte for byte.
 
-    Raises `RejectedError` naming the attribute that is missing or wrong. What passes can be stored, compared and shown: ids are
+    Raises `RejectedError` naming the attribute that is missing or wrong. What passes can be stored and read back: ids are
     hexadecimal, times exist in UTC, numbers fit, the data is JSON.
     """
-    if attributes.get("specversion") != SPECVERSION:
-        raise _wrong("specversion", attributes.get("specversion"), f"must be {SPECVERSION}")
-    if attributes.get("datacontenttype", CONTENT_TYPE) != CONTENT_TYPE:
-        raise _wrong("datacontenttype", attributes["datacontenttype"], f"must be {CONTENT_TYPE}")
+    _require_texts(attributes)
+    _require_hexadecimal(attributes)
+    _require_json(data)
     return Event(
-        id=EventId(_hexadecimal(attributes, "id")),
-        source=_text(attributes, "source"),
-        type=_text(attributes, "type"),
-        subject=_text(attributes, "subject"),
-        time=_instant(attributes, "time"),
-        contract=_text(attributes, "dataschema"),
-        data=_document(data),
-        partitionkey=_text(attributes, "partitionkey"),
-        sequence=_sequence(attributes),
-        recordedtime=_instant(attributes, "recordedtime"),
-        correlationid=_hexadecimal(attributes, "correlationid"),
-        causationid=EventId(_hexadecimal(attributes, "causationid")) if "causationid" in attributes else None,
-        traceparent=_text(attributes, "traceparent") if "traceparent" in attributes else "",
-        site=_text(attributes, "site"),
-        system=_text(attributes, "system"),
-        flow=_text(attributes, "flow"),
-        op=_choice(attributes, "op", Op),
-        environment=_choice(attributes, "environment", Environment),
-        estate=EstateHash(_hexadecimal(attributes, "estate")),
-        place=_text(attributes, "place") if "place" in attributes else "",
-        rawref=_hexadecimal(attributes, "rawref", digits=64) if "rawref" in attributes else "",
-        extensions=_extensions(attributes),
+        id=attributes["id"],
+        source=attributes["source"],
+        type=attributes["type"],
+        subject=attributes["subject"],
+        time=_instant("time", attributes["time"]),
+        contract=attributes["dataschema"],
+        data=data,
+        partitionkey=attributes["partitionkey"],
+        sequence=_sequence(attributes["sequence"]),
+        recordedtime=_instant("recordedtime", attributes["recordedtime"]),
+        correlationid=attributes["correlationid"],
+        causationid=attributes.get("causationid"),
+        traceparent=attributes.get("traceparent", ""),
+        site=attributes["site"],
+        system=attributes["system"],
+        flow=attributes["flow"],
+        op=_choice("op", attributes["op"], Op),
+        environment=_choice("environment", attributes["environment"], Environment),
+        estate=attributes["estate"],
+        place=attributes.get("place", ""),
+        rawref=attributes.get("rawref", ""),
+        extensions={} if attributes.keys() <= _KNOWN else _extensions(attributes),
     )
 
 
-def _text(attributes: Mapping[str, Any], name: str) -> str:
-    value = attributes.get(name)
-    if not isinstance(value, str) or not value:
-        raise _wrong(name, value, "must be a text that is not empty")
-    return value
+def _require_texts(attributes: Mapping[str, Any]) -> None:
+    """All attributes that we know are texts, and none is empty."""
+    for name in _REQUIRED:
+        if not isinstance(value := attributes.get(name), str) or not value:
+            raise _wrong(name, value, "must be a text that is not empty")
+    for name in _OPTIONAL:
+        if name in attributes and (not isinstance(value := attributes[name], str) or not value):
+            raise _wrong(name, value, "must be a text that is not empty, or left out")
+    for name, fixed in _FIXED.items():
+        if attributes.get(name, fixed) != fixed:
+            raise _wrong(name, attributes[name], f"must be {fixed}")
 
 
-def _hexadecimal(attributes: Mapping[str, Any], name: str, *, digits: int = 32) -> str:
-    value = attributes.get(name)
-    if not isinstance(value, str) or _HEXADECIMAL[digits].fullmatch(value) is None:
-        raise _wrong(name, value, f"must be {digits} hexadecimal digits, in lower case")
-    return value
+def _require_hexadecimal(attributes: Mapping[str, str]) -> None:
+    for name, digits in _HEXADECIMAL.items():
+        value = attributes.get(name)
+        if value is not None and _DIGITS[digits].fullmatch(value) is None:
+            raise _wrong(name, value, f"must be {digits} hexadecimal digits, in lower case")
 
 
-def _instant(attributes: Mapping[str, Any], name: str) -> datetime:
+def _require_json(data: bytes) -> None:
     try:
-        moment = datetime.fromisoformat(_text(attributes, name))
+        orjson.loads(data)
+    except orjson.JSONDecodeError:
+        raise _wrong("data", data, "must be JSON") from None
+
+
+def _instant(name: str, text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
     except ValueError:
-        raise _wrong(name, attributes.get(name), "must be an RFC 3339 time") from None
+        raise _wrong(name, text, "must be an RFC 3339 time") from None
     if moment.tzinfo is None:
-        raise _wrong(name, attributes.get(name), "must carry its offset")
+        raise _wrong(name, text, "must carry its offset")
     if moment.year in (MINYEAR, MAXYEAR) and not _is_in_calendar(moment):
-        raise _wrong(name, attributes.get(name), "must lie in the years 1 to 9999, in UTC too")
+        raise _wrong(name, text, "must lie in the years 1 to 9999, in UTC too")
     return moment
 
 
@@ -222,29 +235,25 @@ def _is_in_calendar(moment: datetime) -> bool:
     return True
 
 
-def _sequence(attributes: Mapping[str, Any]) -> int:
-    text = _text(attributes, "sequence")
+def _sequence(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= _SEQUENCE_DIGITS and int(text) <= _LARGEST_SEQUENCE):
         raise _wrong("sequence", text, f"must be a whole number up to {_LARGEST_SEQUENCE}")
     return int(text)
 
 
-def _document(data: bytes) -> bytes:
+def _choice(name: str, text: str, choices: type[_Choice]) -> _Choice:
     try:
-        orjson.loads(data)
-    except orjson.JSONDecodeError:
-        raise _wrong("data", data, "must be JSON") from None
-    return data
+        return choices(text)
+    except ValueError:
+        raise _wrong(name, text, f"must be one of {', '.join(choices)}") from None
 
 
-def _extensions(attributes: Mapping[str, Any]) -> Mapping[str, Attribute]:
-    if attributes.keys() <= _KNOWN:
-        return {}
+def _extensions(attributes: Mapping[str, Any]) -> dict[str, Attribute]:
     extensions = {name: value for name, value in attributes.items() if name not in _KNOWN}
     for name, value in extensions.items():
         if _EXTENSION_NAME.fullmatch(name) is None:
             raise _wrong(
-                visible(name)[:40], value, "must have a name of 1 to 20 lower-case letters and digits, not `data`"
+                visible(name)[:40], value, "must have a name of 1 to 20 lower-case letters and digits, and not `data`"
             )
         if not _is_attribute(value):
             raise _wrong(name, value, "must be a text, a whole number of 32 bits, true or false")
@@ -254,14 +263,6 @@ def _extensions(attributes: Mapping[str, Any]) -> Mapping[str, Attribute]:
 def _is_attribute(value: object) -> bool:
     """Whether CloudEvents has a type for it that JSON shows as itself: String, Boolean or Integer."""
     return isinstance(value, str | bool) or (isinstance(value, int) and -(2**31) <= value < 2**31)
-
-
-def _choice(attributes: Mapping[str, Any], name: str, choices: type[_Choice]) -> _Choice:
-    value = attributes.get(name)
-    try:
-        return choices(str(value))
-    except ValueError:
-        raise _wrong(name, value, f"must be one of {', '.join(choices)}") from None
 
 
 def _wrong(name: str, value: object, rule: str) -> RejectedError:
