@@ -51,6 +51,7 @@ _HEAD_SIZE: Final = struct.Struct(">I")
 _FOLLOWS: Final = ("estates", "segments")  # the fields of the head that say what follows it
 _TIERS: Final = (1, 2, 3)
 _ID: Final = re.compile(r"[0-9a-f]{32}")
+_HINT: Final = "nothing of it was taken in; compare the versions of both agents: `distctl agents list`"
 _MARK: Final = re.compile(rf"([0-9]{{1,18}})\.([0-9a-f]{{{2 * CHAIN_BYTES}}})")
 
 
@@ -138,7 +139,7 @@ def parse_mark(text: object) -> Mark:
     """The mark that `mark_text` wrote. Raises `RejectedError`."""
     found = _MARK.fullmatch(text) if isinstance(text, str) else None
     if found is None:
-        raise _malformed("a mark is a sequence, a dot and a chain")
+        raise _malformed("a mark cannot be read", rule="a mark is a sequence, a dot and a chain")
     return Mark(int(found[1]), bytes.fromhex(found[2]))
 
 
@@ -260,8 +261,7 @@ def _require_at_most(most: int, unit: str, found: int) -> None:
         )
 
 
-def _malformed(what: str) -> RejectedError:
-    rule = "a frame is a head and what the head says follows it"
+def _malformed(what: str, *, rule: str = "a frame is a head and what the head says follows it") -> RejectedError:
     return RejectedError(f"the frame is malformed: {what}", rule=rule, hint=_HINT, code="malformed")
 
 
@@ -273,6 +273,3 @@ def _unreadable(what: str) -> RejectedError:
         hint="correct the sender: it does not write CloudEvents 1.0 as distctl agrees with its peers",
         code="envelope",
     )
-
-
-_HINT: Final = "nothing of it was taken in; compare the versions of both agents: `distctl agents list`"
