@@ -36,8 +36,8 @@ FRAME_EVENTS: Final = 1_000
 FULL_BYTES: Final = 8 * 1024 * 1024
 """Of events, by `size_of`: the sender closes its frame with the event that reaches it."""
 
-FRAME_BYTES: Final = 24 * 1024 * 1024
-"""Of a frame before compression: a full one whose last event is as large as a document may be, 16 MiB."""
+FRAME_BYTES: Final = 32 * 1024 * 1024
+"""Of a frame before compression: a full one, whose last event may be a document of 16 MiB, and 8 MiB of estates and head."""
 
 BODY_BYTES: Final = FRAME_BYTES + FRAME_BYTES // 128
 """Of a frame as it travels: what cannot be compressed grows by less than this."""
@@ -172,7 +172,7 @@ def _unpacked(raw: bytes) -> bytes:
         if size < 0:
             raise _malformed("it does not say how long it is")
         _require_at_most(FRAME_BYTES, "bytes", size)
-        return zstandard.ZstdDecompressor(max_window_size=FRAME_BYTES).decompress(raw, allow_extra_data=False)
+        return zstandard.ZstdDecompressor().decompress(raw, allow_extra_data=False)
     except zstandard.ZstdError:
         raise _malformed("it cannot be decompressed") from None
 
