@@ -22,7 +22,14 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerialize
 
 from agent.sync.frames import mark_text, parse_mark
 from agent.sync.needs import Fence, Reason, Standing
-from state.model.errors import DeniedError, DistctlError, FencedError, RejectedError, TransientError
+from state.model.errors import (
+    DeniedError,
+    DistctlError,
+    FencedError,
+    NotConnectedError,
+    RejectedError,
+    TransientError,
+)
 from state.model.estate import Name
 from state.model.ids import EstateHash
 from state.model.stream import Mark, Nonce
@@ -159,7 +166,7 @@ class Welcome(_Introduction):
 
 
 class Push(Head):
-    """A site hands up what is new. The nonce shows which store it is, and is not used up."""
+    """A site hands up what is new. The nonce is the one that it had when it said hello, and is not used up."""
 
     nonce: WireNonce
 
@@ -228,8 +235,8 @@ def _malformed(kind: type[BaseModel], place: str, what: str, value: object) -> R
 class Refusal(_Wire):
     """Why an agent does not answer: a problem of RFC 9457, with what to do.
 
-    `code` is `fenced:REASON` (`agent.sync.needs.Reason`), `denied`, `version`, `malformed` or `too-large`; whatever else it is,
-    it may go over.
+    `code` is `fenced:REASON` (`agent.sync.needs.Reason`), `denied`, `version`, `malformed` or `too-large`, all of which may say
+    more behind a colon. Whatever else it is, it may go over.
     """
 
     type: str = "about:blank"
@@ -245,9 +252,9 @@ class Refusal(_Wire):
     @classmethod
     def of(cls, error: DistctlError) -> Self:
         """The refusal that tells the other agent of `error`."""
-        pause = error.retry_after if isinstance(error, TransientError) else None
+        pause = error.retry_after if isinstance(error, TransientError | NotConnectedError) else None
         return cls._of(
-            error.code,
+            _code(error),
             detail=error.message,
             hint=error.hint,
             needs_version=OLDEST if error.code == "version" else None,
@@ -309,3 +316,18 @@ class Refusal(_Wire):
         if self.retry_after is None:
             return None
         return timedelta(seconds=min(self.retry_after, LONGEST_PAUSE.total_seconds()))
+
+
+def _code(error: DistctlError) -> str:
+    """The code of the refusal: that of the error, behind what the other agent is to make of it."""
+    if error.code.partition(":")[0] in _STATUS:
+        return error.code
+    match error:
+        case FencedError():
+            return f"{_FENCED}:{error.code}"
+        case DeniedError():
+            return f"denied:{error.code}"
+        case RejectedError():
+            return f"malformed:{error.code}"
+        case _:
+            return error.code
