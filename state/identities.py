@@ -24,6 +24,7 @@ class Invitation:
     site: str
     invited_at: int
     expires_at: int
+    withdrawn_at: int | None
     used_at: int | None
     key_hash: bytes | None
     certificate: bytes | None
@@ -60,6 +61,11 @@ def know_authority(connection: sqlite3.Connection, fingerprint: bytes, *, now: i
     connection.execute(_SQL.know_authority, (fingerprint, now))
 
 
+def forget_authority(connection: sqlite3.Connection) -> None:
+    """Let the next start begin another authority."""
+    connection.execute(_SQL.forget_authority)
+
+
 def add_invitation(
     connection: sqlite3.Connection, *, secret_hash: bytes, site: str, invited_at: int, expires_at: int
 ) -> None:
@@ -72,12 +78,13 @@ def find_invitation(connection: sqlite3.Connection, secret_hash: bytes) -> Invit
     row = connection.execute(_SQL.find_invitation, (secret_hash,)).fetchone()
     if row is None:
         return None
-    number, site, invited_at, expires_at, used_at, key_hash, certificate = row
+    number, site, invited_at, expires_at, withdrawn_at, used_at, key_hash, certificate = row
     return Invitation(
         id=number,
         site=site,
         invited_at=invited_at,
         expires_at=expires_at,
+        withdrawn_at=withdrawn_at,
         used_at=used_at,
         key_hash=key_hash,
         certificate=certificate,
@@ -91,6 +98,11 @@ def settle_invitation(
     changed = connection.execute(_SQL.settle_invitation, (now, key_hash, certificate, invitation.id)).rowcount
     if changed != 1:
         raise InvariantError(f"invitation {invitation.id} is used a second time")
+
+
+def withdraw_invitations(connection: sqlite3.Connection, site: str, *, now: int) -> None:
+    """Those of the site that are open are good for nothing any more."""
+    connection.execute(_SQL.withdraw_invitations, (now, site))
 
 
 def list_all(connection: sqlite3.Connection) -> list[Standing]:

@@ -37,7 +37,7 @@ from state.model.estate import Estate
 
 INVITATION_LIFETIME: Final = timedelta(minutes=15)
 UNITS: Final = ("identity.open", "identity.invite", "identity.enrol", "identity.renew", "identity.recognise",
-                "identity.deny", "identity.allow", "identity.refuse")  # fmt: skip
+                "identity.deny", "identity.allow", "identity.refuse", "identity.begin_anew")  # fmt: skip
 """The names under which the hub writes, for crash points."""
 
 _NOTED_AGAIN_AFTER: Final = timedelta(days=1)
@@ -106,7 +106,9 @@ class HubIdentity:
         return Invited(site=site, token=str(token), expires_at=expires_at)
 
     async def deny(self, site: str, *, reason: str, by: str) -> Standing:
-        """Refuse every identity that `site` has had until now, at once. A later invitation gives it a new one.
+        """Refuse every identity that `site` has had until now, at once, and withdraw its invitations.
+
+        A later invitation gives it a new identity; the denied ones stay denied.
 
         Raises `NotFoundError` where the site is neither in the estate nor ever enrolled.
         """
@@ -237,6 +239,8 @@ class HubIdentity:
         standing = identities.find(connection, token.site)
         if invitation.used_at is not None:
             return _again(invitation, key, standing)
+        if invitation.withdrawn_at is not None:
+            return _withdrawn(invitation.site, invitation.withdrawn_at)
         if now >= from_millis(invitation.expires_at):
             return _expired(invitation, now)
         if token.site not in self._estate().sites:
@@ -278,6 +282,41 @@ class HubIdentity:
         self._noted = {key: at for key, at in self._noted.items() if key[0] != f"agent {site}"}
 
 
+async def begin_anew(data: Path, database: Database, *, reason: str, by: str, clock: Clock) -> None:
+    """For a hub whose authority is lost, damaged, ended or in other hands: the next `HubIdentity.open` makes another one.
+
+    Every site must then enrol again. What is in `ca` is moved aside, never removed. Killed in between, it is run again.
+    """
+    now = to_millis(clock.now())
+    await asyncio.to_thread(_move_aside, data / "ca", now)
+    await database.write(partial(_forget, reason, by, now), name="identity.begin_anew")
+
+
+def _move_aside(folder: Path, now: int) -> None:
+    try:
+        folder.rename(folder.with_name(f"{folder.name}.until-{now}"))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigError(
+            f"cannot move {folder} aside: {error.strerror}", file=str(folder), code="authority"
+        ) from error
+
+
+def _forget(reason: str, by: str, now: int, connection: sqlite3.Connection) -> None:
+    known = identities.authority(connection)
+    identities.forget_authority(connection)
+    audit.append(
+        connection,
+        at_ms=now,
+        actor=by,
+        action="replace",
+        target="authority",
+        reason=reason,
+        before={"fingerprint": known.hex()} if known else None,
+    )
+
+
 def _know(authority: Authority, now: int, connection: sqlite3.Connection) -> None:
     identities.know_authority(connection, bytes.fromhex(authority.fingerprint), now=now)
     audit.append(
@@ -314,6 +353,7 @@ def _deny(site: str, reason: str, by: str, now: int, connection: sqlite3.Connect
     before = identities.find(connection, site)
     after = replace(before, denied_until=max(now, before.enrolled_at), denied_reason=reason)
     identities.put(connection, after)
+    identities.withdraw_invitations(connection, site, now=now)
     audit.append(
         connection,
         at_ms=now,
@@ -437,6 +477,14 @@ def _expired(invitation: Invitation, now: datetime) -> DeniedError:
         f"and the hub's clock says {moment(now)}",
         hint="a new one is made with `distctl agents invite SITE` at the hub",
         code="token-expired",
+    )
+
+
+def _withdrawn(site: str, at: int) -> DeniedError:
+    return DeniedError(
+        f"this invitation for {site} was withdrawn at {moment(from_millis(at))}, when the site was denied",
+        hint="a new one is made with `distctl agents invite SITE` at the hub",
+        code="token-withdrawn",
     )
 
 

@@ -9,15 +9,17 @@ CREATE TABLE authority (
 
 -- Invitations, each for one enrolment. The secret itself is nowhere.
 CREATE TABLE invitations (
-  id          INTEGER PRIMARY KEY AUTOINCREMENT,
-  secret_hash BLOB    NOT NULL UNIQUE CHECK (length(secret_hash) = 32),
-  site        TEXT    NOT NULL,
-  invited_at  INTEGER NOT NULL,
-  expires_at  INTEGER NOT NULL,
-  used_at     INTEGER,
-  key_hash    BLOB    CHECK (key_hash IS NULL OR length(key_hash) = 32),  -- of the public key that used it
-  certificate BLOB,                                                -- what it got: a lost reply is given again
+  id           INTEGER PRIMARY KEY AUTOINCREMENT,
+  secret_hash  BLOB    NOT NULL UNIQUE CHECK (length(secret_hash) = 32),
+  site         TEXT    NOT NULL,
+  invited_at   INTEGER NOT NULL,
+  expires_at   INTEGER NOT NULL,
+  withdrawn_at INTEGER,                                            -- the site was denied before it was used
+  used_at      INTEGER,
+  key_hash     BLOB    CHECK (key_hash IS NULL OR length(key_hash) = 32),  -- of the public key that used it
+  certificate  BLOB,                                               -- what it got: a lost reply is given again
   CHECK (expires_at > invited_at),
+  CHECK (withdrawn_at IS NULL OR used_at IS NULL),
   CHECK ((used_at IS NULL) = (key_hash IS NULL) AND (used_at IS NULL) = (certificate IS NULL))
 ) STRICT;
 

@@ -4,14 +4,20 @@ SELECT fingerprint FROM authority;
 -- :name know_authority
 INSERT INTO authority (id, fingerprint, known_since) VALUES (1, ?, ?);
 
+-- :name forget_authority
+DELETE FROM authority;
+
 -- :name add_invitation
 INSERT INTO invitations (secret_hash, site, invited_at, expires_at) VALUES (?, ?, ?, ?);
 
 -- :name find_invitation
-SELECT id, site, invited_at, expires_at, used_at, key_hash, certificate FROM invitations WHERE secret_hash = ?;
+SELECT id, site, invited_at, expires_at, withdrawn_at, used_at, key_hash, certificate FROM invitations WHERE secret_hash = ?;
 
 -- :name settle_invitation
 UPDATE invitations SET used_at = ?, key_hash = ?, certificate = ? WHERE id = ? AND used_at IS NULL;
+
+-- :name withdraw_invitations
+UPDATE invitations SET withdrawn_at = ? WHERE site = ? AND used_at IS NULL AND withdrawn_at IS NULL;
 
 -- :name list
 SELECT site, enrolled_at, certificate, denied_until, denied_reason FROM identities ORDER BY site;
