@@ -221,7 +221,7 @@ class HubIdentity:
         hub = self._estate().settings.hub
         host = urlsplit(hub.url).hostname if hub else None
         if host is None:
-            raise ConfigError("the estate names no hub", hint="write `hub` into estate.yaml", code="no-hub")
+            raise ConfigError("the estate names no hub", hint="write `hub` into estate.yaml", code="no-hub-configured")
         await asyncio.to_thread(make_private_folder, self._listener_file.parent)
         is_new = await asyncio.to_thread(
             keep_listener_certificate, self._listener_file, self.authority, host=host, now=self.clock.now()

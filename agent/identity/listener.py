@@ -205,6 +205,8 @@ def _bind(listen: str) -> socket.socket:
             hint="`hub.listen` in estate.yaml is an address of this machine and a free port",
             code="listen",
         ) from error
+    # Connections take it on. asyncio sets it only where a socket was made with the number of TCP; an answer is two writes.
+    door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     door.setblocking(False)
     return door
 

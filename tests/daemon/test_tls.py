@@ -463,6 +463,17 @@ async def test_a_listener_that_cannot_have_its_port_says_so(tmp_path: Path, cloc
     assert group.group_contains(ConfigError, match="cannot listen on 127.0.0.1")
 
 
+async def test_an_answer_does_not_wait_for_an_acknowledgement(hub: HubRig, tmp_path: Path, clock: FrozenClock) -> None:
+    """With Nagle's algorithm every call takes the 40 ms of a delayed acknowledgement."""
+    site = await hub.enrol(tmp_path / "site", clock=clock)
+    async with site.client() as client:
+        await client.post(WHO)
+        assert hub.listener._server is not None
+        [connection] = hub.listener._server.server_state.connections
+        wire = connection.transport.get_extra_info("socket")
+        assert wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 async def eventually_refused(hub: HubRig, context: ssl.SSLContext) -> DistctlError:
     """What is said without a certificate, once the listener had time to look at its own."""
     while True:
