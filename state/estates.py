@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 
-from state.model.errors import NotFoundError
-from state.model.estate import Estate
+from state.model.errors import NotFoundError, RejectedError
+from state.model.estate import Estate, hash_of
 from state.model.ids import EstateHash, LaneId
 from state.queries import load
 
@@ -14,10 +15,36 @@ _SQL = load("estates")
 
 def adopt(connection: sqlite3.Connection, estate: Estate, *, now: int) -> EstateHash | None:
     """Put `estate` in force; returns the hash of the one before it, None where it was in force already."""
-    row = connection.execute(_SQL.last).fetchone()
-    before = EstateHash(row[0]) if row else EstateHash("")
+    before = last(connection)
     connection.execute(_SQL.adopt, (estate.hash, estate.to_json(), now))
-    return None if before == estate.hash else before
+    return None if before == estate.hash else before or EstateHash("")
+
+
+def last(connection: sqlite3.Connection) -> EstateHash | None:
+    """The estate that came into force last; None in a store that never had one."""
+    row = connection.execute(_SQL.last).fetchone()
+    return EstateHash(row[0]) if row else None
+
+
+def keep(connection: sqlite3.Connection, estate_hash: EstateHash, document: bytes) -> bool:
+    """Keep an estate that another agent sent, not in force; answers whether it is new.
+
+    Raises `RejectedError` where the document is not the estate of that hash.
+    """
+    if (found := hash_of(document)) != estate_hash:
+        raise RejectedError(
+            f"the estate that came as {estate_hash} is {found}",
+            rule="an estate is known by its hash",
+            hint="compare the versions of both agents",
+            code="estate",
+        )
+    return connection.execute(_SQL.keep, (estate_hash, document)).rowcount > 0
+
+
+def documents(connection: sqlite3.Connection, *, hashes: Iterable[EstateHash]) -> dict[EstateHash, bytes]:
+    """Those of these estates that are here, as JSON."""
+    rows = ((one, connection.execute(_SQL.find, (one,)).fetchone()) for one in hashes)
+    return {one: row[0] for one, row in rows if row}
 
 
 def find(connection: sqlite3.Connection, estate_hash: EstateHash) -> Estate:

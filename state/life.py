@@ -58,10 +58,14 @@ def begin_epoch(connection: sqlite3.Connection, *, now: int, least: int = 0) -> 
     ended = get(connection)
     epoch = max(ended.epoch + 1, least)
     connection.execute(_SQL.begin_epoch, (epoch, now))
+    connection.execute(_SQL.forget_nonces)
     streams.renumber(connection, ended=ended.epoch, epoch=epoch)
     return get(connection)
 
 
-def fence(connection: sqlite3.Connection, why: str) -> None:
-    """This store may not go on until a restore begins its next epoch: it is older than what it said. The first reason stands."""
-    connection.execute(_SQL.fence, (why,))
+def fence(connection: sqlite3.Connection, why: str) -> bool:
+    """This store may not go on until a restore begins its next epoch: it is older than what it said.
+
+    Answers whether it could until now: the first reason stands.
+    """
+    return connection.execute(_SQL.fence, (why,)).rowcount > 0

@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import NewType, TypeAlias
 
 from state import inbox
+from state.model.errors import InvariantError
 from state.model.event import Event
 from state.model.ids import EventId, Seq
 from state.model.stream import Mark
@@ -70,10 +71,16 @@ def acknowledge(connection: sqlite3.Connection, peer: PeerId, *, epoch: int, mar
 def events_after(
     connection: sqlite3.Connection, peer: PeerId, *, epoch: int, tier: int, seq: int, limit: int
 ) -> Iterator[Event]:
-    """The events of a stream behind `seq`, in its order, read one by one."""
+    """The events of a stream behind `seq`, in its order, read one by one. Raises `InvariantError` at a hole."""
     origins = Origins(connection)
-    for row in connection.execute(_SQL.events_after, (peer, epoch, tier, seq, limit)):
-        yield inbox.event_of(row, origins)
+    for place, row in enumerate(connection.execute(_SQL.events_after, (peer, epoch, tier, seq, limit)), seq + 1):
+        if row[0] != place:
+            raise InvariantError(
+                f"the stream of tier {tier} lacks its event {place}",
+                hint="the store was changed by something else: keep it, and put back the last verified backup",
+                code="stream-hole",
+            )
+        yield inbox.event_of(row[1:], origins)
 
 
 def received(connection: sqlite3.Connection, peer: PeerId, *, epoch: int) -> Marks:

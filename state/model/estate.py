@@ -309,6 +309,11 @@ class EstateSettings(_Part):
         return People([spec.person(identifier) for identifier, spec in self.people.items()])
 
 
+def hash_of(document: bytes) -> EstateHash:
+    """The hash of an estate in its canonical JSON, which may be of a version that this one cannot read."""
+    return EstateHash(digest(document, size=16).hex())
+
+
 class Estate(_Part):
     """The whole estate, validated and immutable."""
 
@@ -319,7 +324,7 @@ class Estate(_Part):
     @cached_property
     def hash(self) -> EstateHash:
         """32 hexadecimal digits over the canonical JSON: equal hashes route alike."""
-        return EstateHash(digest(self.to_json(), size=16).hex())
+        return hash_of(self.to_json())
 
     def to_json(self) -> bytes:
         """Canonical JSON, keys sorted; `from_json` reads it back to an equal estate.

@@ -3,6 +3,10 @@ INSERT INTO estates (hash, document, in_force_at, adoption)
 VALUES (?, ?, ?, (SELECT coalesce(max(adoption), 0) + 1 FROM estates))
 ON CONFLICT (hash) DO UPDATE SET in_force_at = excluded.in_force_at, adoption = excluded.adoption;
 
+-- :name keep
+-- Of another agent: never in force here.
+INSERT INTO estates (hash, document, in_force_at, adoption) VALUES (?, ?, 0, 0) ON CONFLICT (hash) DO NOTHING;
+
 -- :name find
 SELECT document FROM estates WHERE hash = ?;
 

@@ -9,3 +9,7 @@ UPDATE life SET epoch = ?, began_at = ?, fenced = '';
 
 -- :name fence
 UPDATE life SET fenced = ? WHERE fenced = '';
+
+-- :name forget_nonces
+-- Nonces belong to one life.
+UPDATE peers SET nonce = '', nonce_before = '', attempt = '';

@@ -29,8 +29,8 @@ SELECT i.chain
 UPDATE streams_out SET acked_seq = ?4 WHERE peer_id = ?1 AND epoch = ?2 AND tier = ?3 AND seq >= ?4;
 
 -- :name events_after
--- Each as `get_event` of inbox.sql reads it.
-SELECT ev.seq, ev.id, ev.subject, ev.partition_key, ev.time, ev.recorded_at, ev.correlation_id, ev.causation_id,
+-- Each with its place, and then as `get_event` of inbox.sql reads it.
+SELECT i.seq, ev.seq, ev.id, ev.subject, ev.partition_key, ev.time, ev.recorded_at, ev.correlation_id, ev.causation_id,
        ev.traceparent, ev.place, ev.extensions, ev.data, ev.origin_id, coalesce(r.sha256, ev.raw_elsewhere)
   FROM streams_out s
   JOIN stream_items i ON i.stream_id = s.id

@@ -1,0 +1,68 @@
+"""Fills a frame: which events of which streams go next, so that no tier starves another."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from typing import Final
+
+from agent.sync.frames import FRAME_EVENTS, Segment
+from state import streams
+from state.model.event import Event
+from state.model.stream import BEGINNING, Mark
+from state.streams import Marks, PeerId
+
+ENOUGH_BYTES: Final = 4 * 1024 * 1024
+"""Data of one frame before compression; the event that passes it still goes along."""
+
+
+def shares(owed: Mapping[int, int], weights: Mapping[int, int], room: int) -> dict[int, int]:
+    """How many events of each tier fill `room`: by weight, at least one of each that owes; what one leaves the others take."""
+    taken: dict[int, int] = {}
+    left = {tier: count for tier, count in sorted(owed.items()) if count > 0}
+    while left and room > 0:
+        whole, free = sum(weights.get(tier, 1) for tier in left), room
+        for tier, count in list(left.items()):
+            part = min(count, room, max(1, free * weights.get(tier, 1) // whole))
+            taken[tier] = taken.get(tier, 0) + part
+            left[tier] -= part
+            room -= part
+            if left[tier] == 0:
+                del left[tier]
+    return taken
+
+
+def collect(
+    connection: sqlite3.Connection, peer: PeerId, *, epoch: int, after: Marks, weights: Mapping[int, int]
+) -> list[Segment]:
+    """The next frame for `peer`, which has of our streams of `epoch` what `after` says."""
+    ends = streams.sent(connection, peer, epoch=epoch)
+    owed = {tier: end.seq - after.get(tier, BEGINNING).seq for tier, end in ends.items()}
+    segments, room = [], ENOUGH_BYTES
+    for tier, count in shares(owed, weights, FRAME_EVENTS).items():
+        segment = _segment(connection, peer, epoch, tier, after.get(tier, BEGINNING), count, room)
+        room -= sum(len(event.data) for event in segment.events)
+        segments.append(segment)
+        if room <= 0:
+            break
+    return segments
+
+
+def _segment(
+    connection: sqlite3.Connection, peer: PeerId, epoch: int, tier: int, after: Mark, count: int, room: int
+) -> Segment:
+    events: list[Event] = []
+    for event in streams.events_after(connection, peer, epoch=epoch, tier=tier, seq=after.seq, limit=count):
+        events.append(event)
+        room -= len(event.data)
+        if room <= 0:
+            break
+    return Segment(tier=tier, after=after, events=events)
+
+
+def reached(segment: Segment) -> Mark:
+    """The mark of a receiver that takes the whole segment in."""
+    mark = segment.after
+    for event in segment.events:
+        mark = mark.after(event.id, event.data)
+    return mark

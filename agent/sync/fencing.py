@@ -1,0 +1,72 @@
+"""Fences: an agent whose store cannot be trusted to go on is kept out, here and at the next exchange, until a person decides."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from datetime import datetime
+from typing import Final
+
+from agent.sync.needs import Fence, Reason
+from state import audit, life, peers
+from state.life import Life
+from state.model.clock import to_millis
+from state.model.errors import FencedError
+from state.peers import Peer, PeerState
+
+_log = logging.getLogger("distctl.sync")
+
+_CURE: Final = {
+    Reason.REWOUND: "its store is an old copy: make sure that no other runs, then `distctl agents adopt {site}` at the hub",
+    Reason.FORKED: "two stores wrote under its name: stop one of them, then `distctl agents adopt {site}` at the hub",
+    Reason.CLONED: "two stores have its identity: stop one of them, then `distctl agents adopt {site}` at the hub",
+    Reason.ENDED: "this store's life ended when the site began a later epoch: stop it, or enrol it as another site",
+    Reason.GAP: "it says hello again by itself",
+}
+_CURE_OF_THE_HUB: Final = "its store is older than what it said: `distctl restore` at the hub begins its next epoch"
+
+
+class LinkFencedError(FencedError):
+    """Nothing is exchanged between two agents, because of one of them."""
+
+    def __init__(self, fence: Fence, *, hint: str) -> None:
+        super().__init__(f"{fence.site} is fenced: {fence.detail}", hint=hint, code=f"fenced:{fence.reason}")
+        self.fence = fence
+
+
+def cure(fence: Fence, *, hub: str) -> str:
+    """What a person does about it; `hub` is the site of the hub."""
+    return _CURE_OF_THE_HUB if fence.site == hub else _CURE[fence.reason].format(site=fence.site)
+
+
+def standing_fence(here: Life, peer: Peer) -> Fence | None:
+    """The fence that is up between this store and `peer`, if one is."""
+    if here.fenced:
+        return Fence(here.site, Reason.REWOUND, here.fenced)
+    if peer.state is PeerState.FENCED:
+        return Fence(peer.site, Reason(peer.reason), peer.detail)
+    return None
+
+
+def put_up(connection: sqlite3.Connection, peer: Peer, fence: Fence, *, now: datetime) -> None:
+    """Keep the fence, audited once: against `peer`, or against this store itself where that is at fault.
+
+    A store whose life has ended is refused without one: the site's later life is another store, and in its right.
+    """
+    if fence.site == peer.site:
+        is_new = fence.reason is not Reason.ENDED and peers.fence(
+            connection, peer, reason=fence.reason, detail=fence.detail
+        )
+    else:
+        is_new = life.fence(connection, fence.detail)
+    if is_new:
+        _log.error("%s is fenced (%s): %s", fence.site, fence.reason, fence.detail, extra={"site": fence.site})
+        audit.append(
+            connection,
+            at_ms=to_millis(now),
+            actor="agent",
+            action="fence",
+            target=f"agent {fence.site}",
+            reason=fence.detail,
+            details={"reason": fence.reason, "peer": peer.site},
+        )

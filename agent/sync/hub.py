@@ -1,0 +1,300 @@
+"""The hub's side of its links: what a site may say, what it gets, and when it is fenced. No transport: bytes and values.
+
+A `pull` that finds nothing waits for news; everything else answers at once. Each call of a site is judged in the transaction that
+answers it, so two stores with one identity cannot pass each other between a look and a write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Final, TypeVar
+
+from agent.sync.collecting import collect
+from agent.sync.fencing import LinkFencedError, cure, put_up, standing_fence
+from agent.sync.frames import Frame, Segment, decode, encode
+from agent.sync.incoming import Incoming, TakenIn
+from agent.sync.needs import Fence, Presented, Reason, judge_nonce
+from agent.sync.standing import needs_of, standing
+from agent.sync.wire import VERSION, Head, Hello, Pull, PullReply, Push, PushReply, Welcome, agree, read
+from state import audit, estates, life, peers, streams, unapplied
+from state.database import Database
+from state.group_commit import Unit
+from state.life import Life
+from state.model.clock import Clock, to_millis
+from state.model.errors import TransientError
+from state.model.ids import EstateHash
+from state.model.stream import Nonce
+from state.peers import Peer, PeerState
+from state.streams import Marks
+
+LONGEST_WAIT: Final = 10.0
+"""Seconds after which a pull without news is answered all the same: the heartbeat of a link."""
+
+_NONE_YET: Final = Nonce(0, "")
+T = TypeVar("T")
+
+
+class Hub:
+    """The agent that the others dial."""
+
+    def __init__(
+        self,
+        site: str,
+        database: Database,
+        incoming: Incoming,
+        *,
+        weights: Mapping[int, int],
+        estate: EstateHash,
+        software: str,
+        clock: Clock,
+        on_owed: Callable[[Collection[str]], None],
+        on_fenced: Callable[[], None],
+    ) -> None:
+        """`on_owed` is told of targets with new deliveries, `on_fenced` when this store itself may not go on."""
+        self._site = site
+        self._database = database
+        self._incoming = incoming
+        self._weights = weights
+        self._estate = estate
+        self._software = software
+        self._clock = clock
+        self._on_owed = on_owed
+        self._on_fenced = on_fenced
+        self._sessions: dict[str, Nonce | None] = {}  # the nonce that a site had when it last said hello
+        self._news: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+    def wake(self, sites: Iterable[str]) -> None:
+        """There is something for these sites."""
+        for site in sites:
+            self._news[site].set()
+
+    async def hello(self, site: str, hello: Hello) -> Welcome:
+        """Compare both sides' marks. Raises `LinkFencedError`, `RejectedError`."""
+        version = agree(hello.version)
+        welcome = await self._answer(site, partial(self._welcome, site, hello, version), name="sync.hello")
+        self._sessions[site] = welcome.nonce or hello.nonce
+        return welcome
+
+    async def push(self, site: str, raw: bytes) -> PushReply:
+        """Take in what a site hands up. Raises `LinkFencedError`, `RejectedError`."""
+        frame = await asyncio.to_thread(decode, raw)
+        push = read(Push, frame.head)
+        if self._sessions.get(site) != push.nonce:
+            raise TransientError("another hello of this site came since", hint="say hello again", code="hello")
+        reply, taken = await self._answer(site, partial(self._take_in, site, push, frame), name="sync.push")
+        self._on_owed(taken.owed)
+        self.wake(taken.sent_to)
+        return reply
+
+    async def pull(self, site: str, pull: Pull) -> bytes:
+        """What there is for a site behind what it has; waits for news where there is nothing. Raises as `push`."""
+        news = self._news[site]
+        news.clear()
+        here, peer = await self._answer(site, partial(self._look, site, pull), name="sync.look")
+        segments = await self._segments(here, peer, pull.received)
+        if not segments and not pull.wanted and pull.wait_seconds:
+            await self._wait(news, min(pull.wait_seconds, LONGEST_WAIT))
+            segments = await self._segments(here, peer, pull.received)
+        reply = await self._answer(site, partial(self._hand_down, site, pull), name="sync.pull")
+        documents = await self._database.read(partial(estates.documents, hashes=pull.wanted))
+        return await asyncio.to_thread(encode, Frame(head=reply.to_head(), segments=segments, estates=documents))
+
+    async def _wait(self, news: asyncio.Event, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(news.wait(), seconds)
+
+    # Units of work. A fence must be kept, so it is returned, and raised behind the commit.
+
+    def _welcome(self, site: str, hello: Hello, version: int, connection: sqlite3.Connection) -> Welcome | Fence:
+        here, peer = life.get(connection), peers.ensure(connection, site)
+        is_new_life = hello.epoch > peer.epoch
+        if fence := standing_fence(here, peer) or _strange(here, peer, hello):
+            return self._fence(connection, peer, fence)
+        if peer.state is PeerState.ADOPTING and not is_new_life:
+            return self._introduce(connection, here, peer, version, begin_epoch=peer.epoch + 1)
+        needs = needs_of(connection, here, peer, hello.standing())
+        if isinstance(needs, Fence):
+            return self._fence(connection, peer, needs)
+        if is_new_life or peer.nonce is None:
+            nonce: Nonce | None = self._recognise(connection, peer, hello.epoch)
+        else:
+            nonce = None if _has_used_a_nonce(peer) else peer.nonce  # the reply that gave it may have been lost
+        streams.acknowledge(connection, peer.id, epoch=here.epoch, marks=needs.after)
+        peers.hear(connection, peer, now=to_millis(self._clock.now()), said=hello.health)
+        return self._introduce(connection, here, peers.ensure(connection, site), version, nonce=nonce)
+
+    def _take_in(
+        self, site: str, push: Push, frame: Frame, connection: sqlite3.Connection
+    ) -> tuple[PushReply, TakenIn] | Fence:
+        here, peer = life.get(connection), peers.ensure(connection, site)
+        if fence := standing_fence(here, peer) or _other_life(peer, push):
+            return self._fence(connection, peer, fence)
+        taken = self._take_in_estates(connection, frame)
+        for segment in frame.segments:
+            came = self._incoming.take_in(connection, peer, segment)
+            if isinstance(came, Reason):
+                return self._fence(connection, peer, _misfit(peer, segment, came))
+            taken.add(came)
+        peers.hear(connection, peer, now=to_millis(self._clock.now()))
+        reply = PushReply(
+            version=VERSION,
+            epoch=here.epoch,
+            peer_epoch=peer.epoch,
+            received=dict(streams.received(connection, peer.id, epoch=peer.epoch)),
+            wanted=sorted(unapplied.wanted(connection)),
+        )
+        return reply, taken
+
+    def _take_in_estates(self, connection: sqlite3.Connection, frame: Frame) -> TakenIn:
+        taken = TakenIn()
+        if keep_estates(connection, frame.estates):
+            taken.add(self._incoming.take_in_what_waited(connection, peers.list_all(connection)))
+        return taken
+
+    def _look(self, site: str, pull: Pull, connection: sqlite3.Connection) -> tuple[Life, Peer] | Fence:
+        """Whether this pull may wait for news; what it acknowledges is kept at once."""
+        here, peer = life.get(connection), peers.ensure(connection, site)
+        if fence := standing_fence(here, peer) or _other_life(peer, pull) or _pulled_by_another(here, peer, pull):
+            return self._fence(connection, peer, fence)
+        if pull.peer_epoch == here.epoch:
+            streams.acknowledge(connection, peer.id, epoch=here.epoch, marks=pull.received)
+        peers.hear(connection, peer, now=to_millis(self._clock.now()), said=pull.health or None)
+        return here, peer
+
+    def _hand_down(self, site: str, pull: Pull, connection: sqlite3.Connection) -> PullReply | Fence:
+        """Use up the nonce, in the moment of the answer."""
+        here, peer = life.get(connection), peers.ensure(connection, site)
+        if fence := standing_fence(here, peer) or _other_life(peer, pull) or _pulled_by_another(here, peer, pull):
+            return self._fence(connection, peer, fence)
+        nonce = peer.nonce or _NONE_YET
+        if pull.nonce == nonce:
+            nonce = nonce.next(secrets.token_hex(16))
+            peers.issue(connection, peer, nonce, attempt=pull.attempt)
+        return PullReply(
+            version=VERSION,
+            epoch=here.epoch,
+            peer_epoch=peer.epoch,
+            nonce=nonce,
+            received=dict(streams.received(connection, peer.id, epoch=peer.epoch)),
+        )
+
+    def _recognise(self, connection: sqlite3.Connection, peer: Peer, epoch: int) -> Nonce:
+        """The site lives in `epoch` now; returns its first nonce there."""
+        nonce = (peer.nonce or _NONE_YET).next(secrets.token_hex(16))
+        peers.issue(connection, peer, nonce, attempt="")
+        peers.know_epoch(connection, peer, epoch)
+        peers.open_again(connection, peer)
+        audit.append(
+            connection,
+            at_ms=to_millis(self._clock.now()),
+            actor="agent",
+            action="recognise",
+            target=f"agent {peer.site}",
+            reason="its store has begun a new epoch" if peer.epoch else "its first hello",
+            before={"epoch": peer.epoch},
+            after={"epoch": epoch},
+        )
+        return nonce
+
+    def _introduce(
+        self, connection: sqlite3.Connection, here: Life, peer: Peer, version: int, **further: object
+    ) -> Welcome:
+        return Welcome.of(
+            standing(connection, here, peer),
+            version=version,
+            software=self._software,
+            estate=self._estate,
+            time=self._clock.now(),
+            **further,
+        )
+
+    def _fence(self, connection: sqlite3.Connection, peer: Peer, fence: Fence) -> Fence:
+        put_up(connection, peer, fence, now=self._clock.now())
+        return fence
+
+    async def _answer(self, site: str, unit: Unit[T | Fence], *, name: str) -> T:
+        answer = await self._database.write(unit, name=name)
+        if isinstance(answer, Fence):
+            self._news[site].set()  # whoever waits under that name is told as well
+            if answer.site != site:
+                self._on_fenced()
+            raise LinkFencedError(answer, hint=cure(answer, hub=self._site))
+        return answer
+
+    async def _segments(self, here: Life, peer: Peer, after: Marks) -> list[Segment]:
+        query = partial(collect, peer=peer.id, epoch=here.epoch, after=after, weights=self._weights)
+        return await self._database.read(query)
+
+
+def keep_estates(connection: sqlite3.Connection, documents: Mapping[EstateHash, bytes]) -> int:
+    """Keep estates that came with a frame; returns how many were new. Raises `RejectedError` for one that is not its hash."""
+    return sum(estates.keep(connection, estate_hash, document) for estate_hash, document in documents.items())
+
+
+def _strange(here: Life, peer: Peer, hello: Hello) -> Fence | None:
+    """Whether a hello comes with a nonce that this life of the site cannot have."""
+    if peer.nonce is None or hello.epoch != peer.epoch or peer.state is PeerState.ADOPTING:
+        return None
+    if not _has_used_a_nonce(peer):
+        return None
+    if hello.nonce in (peer.nonce, peer.nonce_before):
+        return None
+    return _judged(here, peer, Presented.AHEAD if _count(hello) > peer.nonce.count else Presented.FOREIGN)
+
+
+def _has_used_a_nonce(peer: Peer) -> bool:
+    """Whether a site has come with a nonce of ours in this life."""
+    return peer.attempt != ""
+
+
+def _count(hello: Hello) -> int:
+    return hello.nonce.count if hello.nonce else -1
+
+
+def _pulled_by_another(here: Life, peer: Peer, pull: Pull) -> Fence | None:
+    presented = judge_nonce(
+        pull.nonce,
+        pull.attempt,
+        issued=peer.nonce or _NONE_YET,
+        before=peer.nonce_before,
+        attempt_before=peer.attempt,
+    )
+    return _judged(here, peer, presented)
+
+
+def _judged(here: Life, peer: Peer, presented: Presented) -> Fence | None:
+    match presented:
+        case Presented.CURRENT | Presented.AGAIN:
+            return None
+        case Presented.AHEAD:
+            return Fence(here.site, Reason.REWOUND, f"{peer.site} holds a later nonce than was ever issued here")
+        case Presented.FOREIGN:
+            return Fence(
+                peer.site, Reason.CLONED, "it came with a nonce that was used before, by it or by another store"
+            )
+
+
+def _other_life(peer: Peer, said: Head) -> Fence | None:
+    """Whether the store that speaks is one of an earlier epoch. Raises `TransientError` for one that has to say hello first."""
+    if said.epoch < peer.epoch:
+        detail = f"it speaks for epoch {said.epoch}, and its epoch {peer.epoch} has begun"
+        return Fence(peer.site, Reason.ENDED, detail)
+    if said.epoch > peer.epoch or peer.state is PeerState.ADOPTING:
+        raise TransientError("the hub does not know this epoch yet", hint="say hello first", code="hello")
+    return None
+
+
+def _misfit(peer: Peer, segment: Segment, reason: Reason) -> Fence:
+    """Raises `TransientError` for a gap, which a hello explains."""
+    if reason is Reason.GAP:
+        raise TransientError(
+            f"what {peer.site} sent of tier {segment.tier} does not follow what is here", hint="say hello", code="gap"
+        )
+    detail = f"event {segment.after.seq + 1} and on of its tier {segment.tier} are others here and there"
+    return Fence(peer.site, reason, detail)

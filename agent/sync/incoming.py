@@ -1,0 +1,240 @@
+"""Takes in what another agent sent: events, their deliveries here and their way on, in the transaction that moves its mark.
+
+An event that cannot be taken in yet waits (`state.unapplied`); one that never can be is set aside as a dead letter. Either way
+the stream goes on.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from agent.estate.compiled import CompiledLane
+from agent.estate.known import KnownEstate, KnownEstates
+from agent.lanes import open_lane
+from agent.outcomes import CONTRACT as OUTCOME
+from agent.owing import owe
+from agent.router import route
+from agent.sync.frames import Malformed, Segment
+from agent.sync.needs import Reason, fit
+from agent.sync.outgoing import Departure, Outgoing
+from state import dead_letters, inbox, streams, unapplied
+from state.dead_letters import Letter
+from state.inbox import Admitted, Arrival
+from state.lanes import list_lanes
+from state.model.canonical.reading import parse
+from state.model.clock import Clock, to_millis
+from state.model.errors import ConfigError, DistctlError, NotFoundError, RejectedError
+from state.model.event import Environment, Event
+from state.model.stream import BEGINNING, Mark
+from state.peers import Peer
+
+_NO_ESTATE = "no-estate"
+_BEHIND = "waiting-behind"
+
+
+@dataclass(slots=True)
+class TakenIn:
+    """What segments came to."""
+
+    mark: Mark = BEGINNING  # of the last of them
+    owed: set[str] = field(default_factory=set)  # targets with new deliveries
+    sent_to: set[str] = field(default_factory=set)  # sites that are to have something of it
+
+    def add(self, other: TakenIn) -> None:
+        """What another segment came to as well."""
+        self.mark = other.mark
+        self.owed |= other.owed
+        self.sent_to |= other.sent_to
+
+
+class Incoming:
+    """What comes to one agent. Its methods run inside a unit of work."""
+
+    def __init__(
+        self, here: str, outgoing: Outgoing, known: KnownEstates, *, environment: Environment, clock: Clock
+    ) -> None:
+        self._here = here
+        self._outgoing = outgoing
+        self._known = known
+        self._environment = environment
+        self._clock = clock
+
+    def take_in(self, connection: sqlite3.Connection, peer: Peer, segment: Segment) -> TakenIn | Reason:
+        """Take in what is new of a segment of the peer's present epoch; the reason where it does not fit what is here."""
+        mark = streams.received(connection, peer.id, epoch=peer.epoch).get(segment.tier, BEGINNING)
+        known = fit(mark, segment.after, [(event.id, event.data) for event in segment.events])
+        if isinstance(known, Reason):
+            return known
+        taken = TakenIn(mark)
+        new = segment.events[known:]
+        for event in new:
+            taken.mark = taken.mark.after(event.id, event.data)
+        if new:
+            self._apply(connection, peer, segment.tier, new, taken)
+            streams.receive(connection, peer.id, epoch=peer.epoch, tier=segment.tier, mark=taken.mark)
+        return taken
+
+    def take_in_what_waited(self, connection: sqlite3.Connection, peers: Iterable[Peer]) -> TakenIn:
+        """An estate arrived: try again what waits for one, in its order."""
+        by_number = {peer.id: peer for peer in peers}
+        taken, still = TakenIn(), set[tuple[str, str]]()
+        for waiting in unapplied.take(connection):
+            event = waiting.event
+            if (event.flow, event.partitionkey) in still or self._estate_of(connection, event) is None:
+                still.add((event.flow, event.partitionkey))
+                continue
+            unapplied.remove(connection, waiting)
+            self._admit(connection, by_number[waiting.peer], waiting.tier, [event], taken)
+        return taken
+
+    def _apply(
+        self,
+        connection: sqlite3.Connection,
+        peer: Peer,
+        tier: int,
+        events: Sequence[Event | Malformed],
+        taken: TakenIn,
+    ) -> None:
+        """Sort the events: those that can be taken in now, those that wait, those that never can be."""
+        waiting = unapplied.keys(connection)
+        now: list[Event] = []
+        later: list[tuple[Event, str]] = []
+        for event in events:
+            if isinstance(event, Malformed):
+                self._set_aside(connection, peer, event, event.error)
+            elif event.environment is not self._environment:
+                self._set_aside(connection, peer, event, _other_environment(event, self._environment))
+            elif (event.flow, event.partitionkey) in waiting:
+                later.append((event, _BEHIND))
+            elif self._estate_of(connection, event) is None:
+                waiting.add((event.flow, event.partitionkey))
+                later.append((event, _NO_ESTATE))
+            else:
+                now.append(event)
+        self._admit(connection, peer, tier, now, taken)
+        millis = to_millis(self._clock.now())
+        for event, code in later:
+            detail = f"estate {event.estate} is not here yet"
+            unapplied.add(connection, [event], peer=peer.id, tier=tier, code=code, detail=detail, now=millis)
+
+    def _admit(
+        self, connection: sqlite3.Connection, peer: Peer, tier: int, events: Iterable[Event], taken: TakenIn
+    ) -> None:
+        """Admit the events, owe them to the lanes of this site, and send them on."""
+        admitted = inbox.admit(connection, [Arrival(event, _references(event)) for event in events])
+        departures: list[Departure] = []
+        by_flow: defaultdict[str, list[tuple[Admitted, Sequence[CompiledLane]]]] = defaultdict(list)
+        for one in admitted:
+            lanes = self._wanting(connection, peer, one.event)
+            here = [lane for lane in lanes if lane.site == self._here]
+            wanted_at = {lane.site for lane in lanes} | _answered(connection, one.event)
+            departures.append(Departure(one, tier, wanted_at))
+            by_flow[one.event.flow].append((one, here))
+            taken.owed.update(lane.name for lane in here)
+        for flow, routed in by_flow.items():
+            self._owe(connection, flow, routed, came_in=f"stream of {peer.site}")
+        taken.sent_to |= self._outgoing.send(connection, departures, came_from=peer.site)
+
+    def _owe(
+        self,
+        connection: sqlite3.Connection,
+        flow: str,
+        routed: Sequence[tuple[Admitted, Sequence[CompiledLane]]],
+        *,
+        came_in: str,
+    ) -> None:
+        lanes = {(lane.flow, lane.target): lane for lane in list_lanes(connection)}
+        missing = {
+            (lane.name, one.event.estate): (one.event, lane)
+            for one, wanting in routed
+            for lane in wanting
+            if (flow, lane.name) not in lanes
+        }
+        for event, lane in missing.values():  # the estate that brings the lane was never in force here
+            compiled = self._known.get(connection, event.estate).compiled
+            open_lane(connection, compiled.estate, compiled.flows[flow], lane)
+        if missing:
+            lanes = {(lane.flow, lane.target): lane for lane in list_lanes(connection)}
+        owe(connection, routed, lanes, flow=flow, came_in=came_in, now=self._clock.now())
+
+    def _wanting(self, connection: sqlite3.Connection, peer: Peer, event: Event) -> Sequence[CompiledLane]:
+        """The lanes that want the event, by the estate that it carries. An outcome is never answered, so none wants it."""
+        if event.contract == OUTCOME:
+            return ()
+        try:
+            return route(event, self._known.get(connection, event.estate).compiled.flows[event.flow])
+        except KeyError:
+            self._set_aside(connection, peer, event, _no_flow(event))
+        except DistctlError as error:
+            self._set_aside(connection, peer, event, error)
+        return ()
+
+    def _estate_of(self, connection: sqlite3.Connection, event: Event) -> KnownEstate | None:
+        try:
+            return self._known.get(connection, event.estate)
+        except (NotFoundError, ConfigError):  # not here yet, or of a newer version than ours
+            return None
+
+    def _set_aside(
+        self, connection: sqlite3.Connection, peer: Peer, event: Event | Malformed, error: DistctlError
+    ) -> None:
+        rejected = error if isinstance(error, RejectedError) else None
+        letter = Letter(
+            record_id=event.id,
+            site=peer.site,
+            system="agent",
+            flow=event.flow if isinstance(event, Event) else "",
+            subject=event.subject if isinstance(event, Event) else "",
+            place=f"event {event.id} from {peer.site}",
+            field=rejected.place if rejected else "",
+            rule=(rejected.rule if rejected else "") or error.message,
+            code=error.code,
+            shown=rejected.shown if rejected else "",
+            message=error.message,
+            hint=error.hint,
+            raw=event.to_json() if isinstance(event, Event) else event.attributes,
+        )
+        dead_letters.add(connection, [letter], now=to_millis(self._clock.now()))
+
+
+def _references(event: Event) -> Sequence[tuple[str, str]]:
+    """The other business keys in the document; none where this version does not know its contract."""
+    if event.contract == OUTCOME:
+        return ()
+    try:
+        return parse(event.contract, event.data).references()
+    except (ConfigError, RejectedError):
+        return ()
+
+
+def _answered(connection: sqlite3.Connection, event: Event) -> set[str]:
+    """The site where the event arose that this one answers."""
+    if event.contract != OUTCOME or event.causationid is None:
+        return set()
+    site = inbox.site_of(connection, event.causationid)
+    return {site} if site else set()
+
+
+def _other_environment(event: Event, ours: Environment) -> RejectedError:
+    return RejectedError(
+        f"an event of {event.environment} came to an agent of {ours}",
+        place="environment",
+        rule="an event of one environment never reaches a system of the other",
+        shown=event.environment,
+        hint="one of the two agents runs another company's or another environment's estate",
+        code="environment",
+    )
+
+
+def _no_flow(event: Event) -> RejectedError:
+    return RejectedError(
+        f"the estate {event.estate} has no flow {event.flow}",
+        place="flow",
+        rule="an event belongs to a flow of the estate that it carries",
+        shown=event.flow,
+        hint="this is a fault of the agent that sent it: report it with the versions of both",
+        code="estate",
+    )

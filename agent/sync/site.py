@@ -1,0 +1,268 @@
+"""A site's side of the link with its hub: it dials, hands up what is new, and takes in what comes down. No transport.
+
+Two calls go on beside each other, each one at a time: `push` when there is something, `pull` always. When either fails the link
+is dialled again, later each time; a link that is fenced is looked at again every minute, since a person may have decided.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import sqlite3
+from collections.abc import Callable, Collection, Mapping
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
+
+from agent.supervisor import first_in, sleep_unless, unless
+from agent.sync.collecting import collect
+from agent.sync.fencing import LinkFencedError, cure, put_up
+from agent.sync.frames import Frame, decode, encode
+from agent.sync.hub import keep_estates
+from agent.sync.incoming import Incoming, TakenIn
+from agent.sync.needs import Fence, Needs, Reason
+from agent.sync.standing import needs_of, standing
+from agent.sync.wire import VERSION, Hello, Pull, PullReply, Push, PushReply, Welcome, read
+from state import audit, estates, life, peers, streams, unapplied
+from state.database import Database
+from state.group_commit import Unit
+from state.model.clock import Clock, to_millis
+from state.model.errors import DistctlError, TransientError
+from state.model.ids import EstateHash
+from state.model.retry import RetryPolicy
+from state.model.stream import Nonce
+from state.streams import Marks
+
+_log = logging.getLogger("distctl.sync")
+
+WAIT_SECONDS: Final = 10.0
+"""How long the hub may wait for news before it answers a pull: the heartbeat."""
+
+_REDIAL: Final = RetryPolicy(first=timedelta(seconds=1), longest=timedelta(minutes=1))
+_FENCED_PAUSE: Final = 60.0
+T = TypeVar("T")
+
+
+class Exchange(Protocol):
+    """How a hub is reached. Every call raises `NotConnectedError`, `TransientError`, `DeniedError`, `FencedError`."""
+
+    async def hello(self, hello: Hello) -> Welcome:
+        """Say who we are."""
+        ...
+
+    async def push(self, frame: bytes) -> PushReply:
+        """Hand up a frame."""
+        ...
+
+    async def pull(self, pull: Pull) -> bytes:
+        """Ask for a frame."""
+        ...
+
+
+class SiteLink:
+    """The link of one site with its hub."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        database: Database,
+        incoming: Incoming,
+        *,
+        hub: str,
+        weights: Mapping[int, int],
+        estate: EstateHash,
+        software: str,
+        clock: Clock,
+        dice: random.Random,
+        health: Callable[[], Mapping[str, Any]],
+        on_owed: Callable[[Collection[str]], None],
+    ) -> None:
+        """`on_owed` is told of targets with new deliveries; `health` is what the hub is told of this agent."""
+        self._exchange = exchange
+        self._database = database
+        self._incoming = incoming
+        self._hub = hub
+        self._weights = weights
+        self._estate = estate
+        self._software = software
+        self._clock = clock
+        self._dice = dice
+        self._health = health
+        self._on_owed = on_owed
+        self._news = asyncio.Event()
+        self.trouble: DistctlError | None = None
+        """Why nothing is exchanged at the moment."""
+
+    def wake(self) -> None:
+        """There is something for the hub."""
+        self._news.set()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Keep the link up until the agent stops."""
+        failures = 0
+        while not stopping.is_set():
+            began = self._clock.monotonic()
+            try:
+                await self.keep_up(stopping)
+                return
+            except* DistctlError as group:
+                error = first_in(group)
+                self.trouble = error if isinstance(error, DistctlError) else None
+            failures = 0 if self._clock.monotonic() - began > _FENCED_PAUSE else failures + 1
+            await sleep_unless(stopping, self._pause(failures), clock=self._clock)
+
+    def _pause(self, failures: int) -> float:
+        _log.warning("nothing is exchanged with the hub %s now: %s", self._hub, self.trouble)
+        if isinstance(self.trouble, LinkFencedError):
+            return _FENCED_PAUSE
+        wish = self.trouble.retry_after if isinstance(self.trouble, TransientError) else None
+        return max(_REDIAL.delay(failures, dice=self._dice), wish or timedelta(0)).total_seconds()
+
+    async def keep_up(self, stopping: asyncio.Event) -> None:
+        """Say hello, then push and pull until `stopping` is set or one of them fails."""
+        nonce, needs = await self.greet()
+        self.trouble = None
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._push_on(nonce, needs.after, stopping), name="sync push")
+            tasks.create_task(self._pull_on(stopping), name="sync pull")
+
+    # Hello.
+
+    async def greet(self) -> tuple[Nonce, Needs]:
+        """Compare both sides' marks; the nonce of this session and what the hub needs. Raises `LinkFencedError`."""
+        while True:
+            hello = await self._database.write(self._hello, name="sync.hello")
+            welcome = await self._exchange.hello(hello)
+            if not welcome.begin_epoch:
+                return await self._answer(partial(self._greeted, welcome), name="sync.greeted")
+            await self._database.write(partial(self._adopted, welcome), name="sync.adopted")
+
+    def _hello(self, connection: sqlite3.Connection) -> Hello:
+        peer = peers.ensure(connection, self._hub)
+        return Hello.of(
+            standing(connection, life.get(connection), peer),
+            version=VERSION,
+            software=self._software,
+            estate=self._estate,
+            nonce=peer.nonce,
+            health=dict(self._health()),
+        )
+
+    def _adopted(self, welcome: Welcome, connection: sqlite3.Connection) -> None:
+        """A person at the hub decided that this store goes on: it begins a new epoch with what the hub does not have."""
+        now = to_millis(self._clock.now())
+        before = life.get(connection)
+        begun = life.begin_epoch(connection, now=now, least=welcome.begin_epoch)
+        audit.append(
+            connection,
+            at_ms=now,
+            actor="agent",
+            action="adopt",
+            target=f"agent {begun.site}",
+            reason=f"decided at the hub {self._hub}",
+            before={"epoch": before.epoch},
+            after={"epoch": begun.epoch},
+        )
+
+    def _greeted(self, welcome: Welcome, connection: sqlite3.Connection) -> tuple[Nonce, Needs] | Fence:
+        here, peer = life.get(connection), peers.ensure(connection, self._hub)
+        needs = needs_of(connection, here, peer, welcome.standing())
+        if isinstance(needs, Fence):
+            put_up(connection, peer, needs, now=self._clock.now())
+            return needs
+        if welcome.epoch > peer.epoch:
+            peers.know_epoch(connection, peer, welcome.epoch)
+            peers.open_again(connection, peer)
+        if welcome.nonce is not None:
+            peers.issue(connection, peer, welcome.nonce, attempt=secrets.token_hex(16))
+        nonce = welcome.nonce or peer.nonce
+        if nonce is None:
+            raise TransientError("the hub gave no nonce", hint="compare the versions of both agents", code="nonce")
+        streams.acknowledge(connection, peer.id, epoch=here.epoch, marks=needs.after)
+        peers.hear(connection, peer, now=to_millis(self._clock.now()))
+        return nonce, needs
+
+    # Up.
+
+    async def _push_on(self, nonce: Nonce, after: Marks, stopping: asyncio.Event) -> None:
+        wanted: Collection[EstateHash] = ()
+        while not stopping.is_set():
+            self._news.clear()
+            frame = await self._database.read(partial(self._frame, nonce, after, wanted))
+            if not frame.segments and not frame.estates:
+                await unless(stopping, self._news.wait())
+                continue
+            reply = await self._exchange.push(await asyncio.to_thread(encode, frame))
+            await self._database.write(partial(self._acknowledged, reply), name="sync.acknowledged")
+            after, wanted = {**after, **reply.received}, reply.wanted
+
+    def _frame(
+        self, nonce: Nonce, after: Marks, wanted: Collection[EstateHash], connection: sqlite3.Connection
+    ) -> Frame:
+        here, peer = life.get(connection), peers.find(connection, self._hub)
+        if peer is None:
+            raise TransientError("the hub is not known here yet", hint="say hello first", code="hello")
+        head = Push(version=VERSION, epoch=here.epoch, peer_epoch=peer.epoch, nonce=nonce).to_head()
+        segments = collect(connection, peer.id, epoch=here.epoch, after=after, weights=self._weights)
+        return Frame(head=head, segments=segments, estates=estates.documents(connection, hashes=wanted))
+
+    def _acknowledged(self, reply: PushReply, connection: sqlite3.Connection) -> None:
+        here, peer = life.get(connection), peers.ensure(connection, self._hub)
+        if reply.peer_epoch == here.epoch:
+            streams.acknowledge(connection, peer.id, epoch=here.epoch, marks=reply.received)
+
+    # Down.
+
+    async def _pull_on(self, stopping: asyncio.Event) -> None:
+        while not stopping.is_set():
+            pull = await self._database.read(self._pull)
+            raw = await unless(stopping, self._exchange.pull(pull))
+            if raw is None:
+                return
+            frame = await asyncio.to_thread(decode, raw)
+            taken = await self._answer(partial(self._take_in, pull, frame), name="sync.take_in")
+            self._on_owed(taken.owed)
+
+    def _pull(self, connection: sqlite3.Connection) -> Pull:
+        here, peer = life.get(connection), peers.find(connection, self._hub)
+        if peer is None or peer.nonce is None:
+            raise TransientError("the hub is not known here yet", hint="say hello first", code="hello")
+        return Pull(
+            version=VERSION,
+            epoch=here.epoch,
+            peer_epoch=peer.epoch,
+            nonce=peer.nonce,
+            attempt=peer.attempt,
+            received=dict(streams.received(connection, peer.id, epoch=peer.epoch)),
+            wanted=sorted(unapplied.wanted(connection)),
+            wait_seconds=WAIT_SECONDS,
+            health=dict(self._health()),
+        )
+
+    def _take_in(self, pull: Pull, frame: Frame, connection: sqlite3.Connection) -> TakenIn | Fence:
+        reply, peer = read(PullReply, frame.head), peers.ensure(connection, self._hub)
+        if peer.nonce != pull.nonce or reply.epoch != peer.epoch:
+            raise TransientError("the hub was greeted anew meanwhile", hint="it is asked again", code="hello")
+        taken = TakenIn()
+        if keep_estates(connection, frame.estates):
+            taken.add(self._incoming.take_in_what_waited(connection, [peer]))
+        for segment in frame.segments:
+            came = self._incoming.take_in(connection, peer, segment)
+            if came is Reason.GAP:
+                raise TransientError("what the hub sent does not follow what is here", hint="say hello", code="gap")
+            if isinstance(came, Reason):
+                fence = Fence(self._hub, came, f"its tier {segment.tier} tells another story than before")
+                put_up(connection, peer, fence, now=self._clock.now())
+                return fence
+            taken.add(came)
+        peers.issue(connection, peer, reply.nonce, attempt=secrets.token_hex(16))
+        peers.hear(connection, peer, now=to_millis(self._clock.now()))
+        return taken
+
+    async def _answer(self, unit: Unit[T | Fence], *, name: str) -> T:
+        answer = await self._database.write(unit, name=name)
+        if isinstance(answer, Fence):
+            raise LinkFencedError(answer, hint=cure(answer, hub=self._hub))
+        return answer

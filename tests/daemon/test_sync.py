@@ -1,0 +1,300 @@
+"""A hub and its sites kept in step, through the real codec and real stores; the wire between them is the test's."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from agent.estate.compiled import CompiledEstate
+from agent.sync.fencing import LinkFencedError
+from agent.sync.needs import Reason
+from state import estates, life, unapplied
+from state.model.event import Environment
+from tests.daemon.link_rig import HUB, Estatewide, an_estate, estatewide, holds, until
+
+_OLD = {Reason.REWOUND, Reason.FORKED, Reason.CLONED}
+"""Why a store is fenced that is an old copy: which of its marks the hub looks at first depends on what was sent since."""
+
+
+def story(key: str, *revisions: int) -> list[tuple[str, int]]:
+    return [(key, revision) for revision in revisions]
+
+
+async def grow(whole: Estatewide, *revisions: int, name: str = "north", key: str = "R-1", content: str = "") -> None:
+    """Events arise at the store of that name, and reach the hub."""
+    agent = whole.agents[name]
+    await agent.arises(*[agent.event(key, revision, content=content) for revision in revisions])
+
+
+async def refused(whole: Estatewide, name: str) -> tuple[str, Reason]:
+    """Who is fenced when that store says hello."""
+    with pytest.raises(LinkFencedError) as caught:
+        await whole.links[name].greet()
+    return caught.value.fence.site, caught.value.fence.reason
+
+
+# --- the way of an event ------------------------------------------------------------------------------------------
+
+
+async def test_what_arises_at_one_site_is_owed_where_its_targets_are_and_nowhere_else(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        north, south, hub = (whole.agents[site] for site in ("north", "south", HUB))
+        await grow(whole, 1, 2)
+        whole.start("north", "south")
+        await grow(whole, 3)
+        await until(lambda: holds(south.owes("south/wms"), story("R-1", 1, 2, 3)))
+        assert await hub.owes("hq/erp") == story("R-1", 1, 2, 3)
+        assert await north.rows("SELECT count(*) FROM deliveries") == [(0,)]
+        await whole.in_step()
+
+
+async def test_an_outcome_goes_back_to_where_its_event_arose(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        north, south, hub = (whole.agents[site] for site in ("north", "south", HUB))
+        await grow(whole, 1)
+        whole.start("north", "south")
+        await until(lambda: holds(south.owes("south/wms"), story("R-1", 1)))
+        await south.delivers("south/wms")
+        await hub.delivers("hq/erp")
+        both = [("R-1", "hq/erp"), ("R-1", "south/wms")]
+        await until(lambda: holds(north.outcomes(), both))
+        assert await hub.outcomes() == both
+        assert await south.outcomes() == [("R-1", "south/wms")]
+        await whole.in_step()
+
+
+async def test_an_urgent_event_does_not_wait_behind_a_backlog(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        north, hub = whole.agents["north"], whole.agents[HUB]
+        await north.arises(*[north.event(f"B-{number}", 1, flow="bulk") for number in range(1500)])
+        await grow(whole, 1)
+        whole.start("north")
+        await until(lambda: holds(hub.rows("SELECT count(*) FROM deliveries"), [(1501,)]))
+        assert (await hub.owes("hq/erp"))[0] == ("R-1", 1)
+
+
+async def test_where_a_raw_document_lies_is_known_at_the_hub(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        north, hub = whole.agents["north"], whole.agents[HUB]
+        await north.arises(replace(north.event("R-1", 1), rawref="ab" * 32))
+        whole.start("north")
+        await whole.in_step()
+        assert await hub.rows("SELECT raw_elsewhere FROM events") == [(b"\xab" * 32,)]
+
+
+# --- poor lines ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lost", [1, 2, 5])
+async def test_replies_that_are_lost_double_nothing_and_fence_nobody(tmp_path: Path, lost: int) -> None:
+    async with estatewide(tmp_path) as whole:
+        whole.start("north")
+        hub = whole.agents[HUB]
+        for revision in range(1, 10):
+            whole.wires["north"].lost_replies = lost if revision % 3 == 0 else 0
+            await grow(whole, revision)
+            await until(partial(_has_all, whole, revision))
+        await whole.in_step()
+        assert await hub.owes("hq/erp") == story("R-1", *range(1, 10))
+        assert await whole.fence_of("north") == ("open", "")
+
+
+async def _has_all(whole: Estatewide, revision: int) -> bool:
+    return await whole.agents[HUB].owes("hq/erp") == story("R-1", *range(1, revision + 1))
+
+
+async def test_a_site_whose_line_is_cut_goes_on_and_catches_up(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        south = whole.agents["south"]
+        whole.start("north", "south")
+        await grow(whole, 1)
+        await until(lambda: holds(south.owes("south/wms"), story("R-1", 1)))
+        for wire in whole.wires.values():
+            wire.is_cut = True
+        await grow(whole, 2, 3)
+        await until(lambda: whole.links["north"].trouble)
+        for wire in whole.wires.values():
+            wire.is_cut = False
+        await until(lambda: holds(south.owes("south/wms"), story("R-1", 1, 2, 3)))
+        await until(lambda: whole.links["north"].trouble is None)
+
+
+# --- old copies and second stores ---------------------------------------------------------------------------------
+
+
+async def test_an_idle_clone_is_fenced_at_its_first_call(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        whole.start("north")
+        await grow(whole, 1)
+        await whole.in_step()
+        await whole.copy("north", "copy")
+        await until(lambda: _calls(whole, "north") >= 4)  # the original goes on, with nothing to tell
+        whole.hub.wake(["north"])
+        await until(lambda: _calls(whole, "north") >= 5)
+        await whole.open("copy", site="north")
+        assert await refused(whole, "copy") == ("north", Reason.CLONED)
+        assert await whole.fence_of("north") == ("fenced", "cloned")
+        await until(lambda: whole.links["north"].trouble)
+        assert isinstance(whole.links["north"].trouble, LinkFencedError)
+
+
+def _calls(whole: Estatewide, name: str) -> int:
+    whole.hub.wake(["north"])
+    return len(whole.wires[name].calls)
+
+
+async def test_a_site_put_back_from_a_copy_is_fenced_and_its_new_events_come_after_a_person_adopted_it(
+    tmp_path: Path,
+) -> None:
+    async with estatewide(tmp_path) as whole:
+        hub = whole.agents[HUB]
+        whole.start("north")
+        await grow(whole, 1)
+        await whole.in_step()
+        await whole.copy("north", "copy")
+        await grow(whole, 2, 3)
+        await whole.in_step()
+        await whole.close("north")
+        await whole.open("copy", site="north")
+        await grow(whole, 4, 3, name="copy")
+        site, reason = await refused(whole, "copy")
+        assert (site, reason in _OLD) == ("north", True)
+        assert await hub.owes("hq/erp") == story("R-1", 1, 2, 3)
+        await whole.adopt("north")
+        whole.start("copy")
+        await until(lambda: holds(hub.owes("hq/erp"), story("R-1", 1, 2, 3, 4)))
+        assert await whole.agents["copy"].rows("SELECT epoch FROM life") == [(2,)]
+        assert await whole.fence_of("north") == ("open", "")
+        await whole.open("north")
+        assert await refused(whole, "north") == ("north", Reason.ENDED)
+        assert await whole.fence_of("north") == ("open", ""), "the life that goes on is in its right"
+
+
+async def test_two_stores_that_used_one_sequence_are_found(tmp_path: Path) -> None:
+    """Both come with a nonce that could be theirs: only the chain tells."""
+    async with estatewide(tmp_path) as whole:
+        whole.start("north")
+        await grow(whole, 1)
+        await whole.in_step()
+        await whole.close("north")
+        for name, content in (("first", "A"), ("second", "B")):
+            (tmp_path / name).mkdir()
+            for file in (tmp_path / "north").iterdir():
+                (tmp_path / name / file.name).write_bytes(file.read_bytes())
+            await whole.open(name, site="north")
+            await grow(whole, 2, name=name, content=content)
+        whole.start("first")
+        await whole.in_step()
+        await whole.stop("first")
+        site, reason = await refused(whole, "second")
+        assert (site, reason in _OLD) == ("north", True)
+
+
+async def test_a_hub_that_is_an_old_copy_fences_itself(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        whole.start("north")
+        await grow(whole, 1)
+        await whole.in_step()
+        await whole.stop("north")
+        await whole.copy(HUB, "old")
+        whole.start("north")
+        await grow(whole, 2)
+        await whole.in_step()
+        await whole.stop("north")
+        await whole.close(HUB)
+        await whole.open("old", site=HUB)
+        whole.agents[HUB] = whole.agents["old"]
+        assert await refused(whole, "north") == (HUB, Reason.REWOUND)
+        assert whole.hub_fenced == 1
+        [(fenced,)] = await whole.agents["old"].rows("SELECT fenced FROM life")
+        assert fenced
+        assert await whole.fence_of("north") == ("open", ""), "the site is in its right"
+
+
+async def test_a_hub_that_was_restored_gets_again_what_it_lost(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        whole.start("north", "south")
+        await grow(whole, 1)
+        await whole.in_step()
+        await whole.stop("north")
+        await whole.stop("south")
+        await whole.copy(HUB, "old")
+        whole.start("north", "south")
+        await grow(whole, 2, 3)
+        await until(lambda: holds(whole.agents["south"].owes("south/wms"), story("R-1", 1, 2, 3)))
+        await whole.in_step()
+        await whole.stop("north")
+        await whole.stop("south")
+        await whole.close(HUB)
+        restored = await whole.open("old", site=HUB)
+        whole.agents[HUB] = restored
+        await restored.database.write(lambda connection: life.begin_epoch(connection, now=0))
+        whole.start("north", "south")
+        await grow(whole, 4)
+        await until(lambda: holds(restored.owes("hq/erp"), story("R-1", 1, 2, 3, 4)))
+        await until(lambda: holds(whole.agents["south"].owes("south/wms"), story("R-1", 1, 2, 3, 4)))
+        await whole.in_step()
+        assert await whole.fence_of("north") == await whole.fence_of("south") == ("open", "")
+
+
+# --- what cannot be taken in --------------------------------------------------------------------------------------
+
+
+async def test_an_event_of_an_estate_that_is_not_here_waits_for_it_with_the_newer_ones_of_its_key(
+    tmp_path: Path,
+) -> None:
+    async with estatewide(tmp_path) as whole:
+        hub, north = whole.agents[HUB], whole.agents["north"]
+        other = an_estate(owner="somebody else")
+        await north.database.write(partial(_adopt, other))
+        north.compiled, known = other, north.compiled
+        await grow(whole, 1)
+        north.compiled = known
+        await grow(whole, 2)
+        await grow(whole, 1, key="R-2")
+        whole.start("north")
+        await until(lambda: holds(hub.owes("hq/erp"), [("R-2", 1), ("R-1", 1), ("R-1", 2)]))
+        assert await hub.database.read(unapplied.count) == 0
+        await whole.in_step()
+
+
+def _adopt(compiled: CompiledEstate, connection: sqlite3.Connection) -> None:
+    estates.adopt(connection, compiled.estate, now=1)
+
+
+async def test_an_event_of_the_other_environment_is_set_aside_and_the_stream_goes_on(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        hub, north = whole.agents[HUB], whole.agents["north"]
+        await north.arises(replace(north.event("R-1", 1), environment=Environment.PRODUCTION), north.event("R-1", 2))
+        whole.start("north")
+        await until(lambda: holds(hub.owes("hq/erp"), story("R-1", 2)))
+        assert await hub.rows("SELECT code, site FROM dead_letters") == [("environment", "north")]
+
+
+async def test_the_first_reply_of_a_life_may_be_lost(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        whole.wires["north"].lost_replies = 2
+        whole.start("north")
+        await grow(whole, 1)
+        await until(lambda: holds(whole.agents[HUB].owes("hq/erp"), story("R-1", 1)))
+        assert await whole.fence_of("north") == ("open", "")
+
+
+async def test_a_stream_with_a_hole_is_not_sent(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        hub, north = whole.agents[HUB], whole.agents["north"]
+        await grow(whole, 1, 2)
+        await north.database.write(_skip_the_first)
+        whole.start("north")
+        trouble = await until(lambda: whole.links["north"].trouble)
+        assert trouble.code == "stream-hole"
+        assert await hub.owes("hq/erp") == []
+        assert await hub.rows("SELECT count(*) FROM streams_in") == [(0,)]
+
+
+def _skip_the_first(connection: sqlite3.Connection) -> None:
+    connection.execute("DELETE FROM stream_items WHERE seq = 1")
