@@ -30,7 +30,21 @@ POINTS: Final = (
     "relay.before_send",
     "relay.after_send",
 )
-"""Every named crash point."""
+"""Every named crash point that an agent passes by itself."""
+
+ON_DEMAND: Final = (
+    "backup.after_copy",
+    "backup.before_publish",
+    "backup.after_publish",
+    "backup.note.before_commit",
+    "backup.note.after_commit",
+    "restore.after_copy",
+    "restore.before_mark",
+    "restore.after_move_aside",
+    "restore.before_publish",
+    "restore.after_publish",
+)
+"""Those that are passed when a person asks for a backup or a restore."""
 
 
 def ignore(_: str) -> None:

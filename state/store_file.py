@@ -21,17 +21,20 @@ _FOLDER_MODE = 0o750
 class Ownership:
     """The right to write one store. Released by `release` or by the end of the process."""
 
-    def __init__(self, path: Path) -> None:
-        """Take it, and create the folder (0750) and the file (0600) if they are missing.
+    def __init__(self, path: Path, *, restoring: bool = False) -> None:
+        """Take it, and create the folder (0750) and the file (0600) if they are missing; not the file for `restoring` it.
 
-        Raises `ConflictError` if another process has it, `StoreError` if the place cannot be written.
+        Raises `ConflictError` if another process has it, or a restore into it was begun and did not end; `StoreError` if the
+        place cannot be written.
         """
         try:
             path.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
             self._lock = _lock(path)
             try:
-                _keep_private(path)
-            except OSError:
+                if not restoring:
+                    _refuse_half_restored(path)
+                    _keep_private(path)
+            except (OSError, DistctlError):
                 self.release()
                 raise
         except OSError as error:
@@ -40,6 +43,20 @@ class Ownership:
     def release(self) -> None:
         """Let another process have it. The lock file stays: removing it would let two processes lock two files."""
         os.close(self._lock)
+
+
+def restore_mark(path: Path) -> Path:
+    """The file that is there while the store at `path` is exchanged for another."""
+    return Path(f"{path}.restoring")
+
+
+def _refuse_half_restored(path: Path) -> None:
+    if restore_mark(path).exists():
+        raise ConflictError(
+            f"a restore of the store {path} was begun and did not end",
+            hint=f"Run `distctl restore` again with --data {path.parent}: it goes on where it stopped",
+            code="half-restored",
+        )
 
 
 def _lock(path: Path) -> int:

@@ -325,6 +325,29 @@ class Reloaded(Answer):
     changed: bool
 
 
+class BackupRow(_Wire):
+    """One published backup. What its manifest would say is missing where there is a `problem` with it."""
+
+    name: str
+    path: str
+    site: str = ""
+    epoch: int = 0
+    taken_at: Instant | None = None
+    events: int | None = None
+    last_event: int | None = Field(None, description="it has every event up to this number")
+    size: int | None = Field(None, description="bytes, with the raw documents that it shares with others")
+    missing_documents: int = Field(0, description="raw documents that the agent's own archive had lost already")
+    version: str = ""
+    manifest_sha256: str = ""
+    problem: str = ""
+
+
+class BackupMade(Answer):
+    """A backup that was verified, published and noted."""
+
+    backup: BackupRow
+
+
 class Caller(_Wire):
     """Who the operating system says is asking."""
 

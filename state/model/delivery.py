@@ -31,7 +31,13 @@ class DeliveryState(StrEnum):
 
 TRANSITIONS: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = {
     DeliveryState.PENDING: frozenset(
-        {DeliveryState.INFLIGHT, DeliveryState.SUPERSEDED, DeliveryState.PARKED, DeliveryState.DISCARDED}
+        {
+            DeliveryState.INFLIGHT,
+            DeliveryState.IN_DOUBT,  # in a store that was put back from a backup
+            DeliveryState.SUPERSEDED,
+            DeliveryState.PARKED,
+            DeliveryState.DISCARDED,
+        }
     ),
     DeliveryState.INFLIGHT: frozenset(
         {

@@ -1,0 +1,78 @@
+"""What becomes of a store that is put back from a backup: its next life, in which it trusts nothing of the time in between.
+
+All of it is one transaction on the copy, before anybody else opens it: the next epoch begins, what no other agent acknowledged is
+numbered anew, and whatever was owed is in doubt. Settled deliveries stay settled, dead letters stay open.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from datetime import datetime
+
+from state import audit, backup, lanes, life
+from state.backup import Contents
+from state.key_queues import KeyQueues
+from state.life import Life
+from state.model.clock import to_millis
+from state.model.delivery import DeliveryState
+from state.model.ids import LaneId
+from state.queries import load
+
+_SQL = load("restore")
+
+
+def begin_again(
+    connection: sqlite3.Connection,
+    held: Contents,
+    *,
+    site: str,
+    above: int,
+    name: str,
+    folder: str,
+    manifest_sha256: str,
+    taken_at: datetime,
+    now: datetime,
+    by: str,
+    reason: str,
+) -> tuple[Life, int]:
+    """Begin the next life of the store of `site`, in an epoch higher than its own and than `above`; the caller commits.
+
+    Returns the life and how many deliveries are in doubt. `held` is what the backup was found to hold; it is noted as the last
+    backup of this store. Raises `ConfigError` where the store is another site's.
+    """
+    millis = to_millis(now)
+    life.begin(connection, site, now=millis)
+    begun = life.begin_epoch(connection, now=millis, least=above + 1)
+    doubted = doubt(connection, taken_at=taken_at, now=now)
+    backup.note(connection, held, name=name, folder=folder, manifest_sha256=manifest_sha256, taken_at=taken_at, now=now)
+    audit.append(
+        connection,
+        at_ms=millis,
+        actor=by,
+        action="restore",
+        target="store",
+        reason=reason,
+        before={"epoch": held.epoch, "last_event": held.last_event},
+        after={"epoch": begun.epoch, "in_doubt": doubted},
+        details={"backup": name, "manifest": manifest_sha256, "taken_at": taken_at.isoformat()},
+    )
+    return begun, doubted
+
+
+def doubt(connection: sqlite3.Connection, *, taken_at: datetime, now: datetime) -> int:
+    """Put in doubt whatever the store owed at `taken_at`, since its calls may have left after that; returns how many.
+
+    Each is judged when its turn comes: inside the memory of its target the same call goes again, otherwise the target is asked.
+    What was in doubt already is asked anew: the life that ended may have sent it again.
+    """
+    moved: Counter[tuple[LaneId, DeliveryState]] = Counter()
+    for lane, before, after, count in connection.execute(_SQL.count_unsettled).fetchall():
+        moved[LaneId(lane), DeliveryState(before)] -= count
+        moved[LaneId(lane), DeliveryState(after)] += count
+    detail = f"the store was put back from a backup of {taken_at:%Y-%m-%d %H:%M:%S}Z: it may have been sent since"
+    row = {"now": to_millis(now), "taken": to_millis(taken_at), "detail": detail}
+    changed = connection.execute(_SQL.doubt_unsettled, row).rowcount
+    lanes.count(connection, moved)
+    KeyQueues(connection, now=now).advance([(key, LaneId(lane)) for key, lane in connection.execute(_SQL.list_keys)])
+    return changed
