@@ -220,7 +220,7 @@ def read(kind: type[Said], head: Mapping[str, Any]) -> Said:
 def _malformed(kind: type[BaseModel], place: str, what: str, value: object) -> RejectedError:
     name = kind.__name__
     return RejectedError(
-        f"the head of {name} is malformed: {place}: {visible(what)[:200]}" if place else f"{name} is malformed: {what}",
+        f"the head of {name} is malformed: {place}: {what}" if place else f"{name} is malformed: {what}",
         place=place,
         rule=f"a head is what {name} says in the version that both agreed on",
         shown=shown(value),

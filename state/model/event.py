@@ -261,8 +261,8 @@ def _extensions(attributes: Mapping[str, Any]) -> dict[str, Attribute]:
 
 
 def _is_attribute(value: object) -> bool:
-    """Whether CloudEvents has a type for it that JSON shows as itself: String, Boolean or Integer."""
-    return isinstance(value, str | bool) or (isinstance(value, int) and -(2**31) <= value < 2**31)
+    """Whether CloudEvents has a type for it that JSON shows as itself: String, Boolean (to Python an int too) or Integer."""
+    return isinstance(value, str) or (isinstance(value, int) and -(2**31) <= value < 2**31)
 
 
 def _wrong(name: str, value: object, rule: str) -> RejectedError:

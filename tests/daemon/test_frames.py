@@ -327,6 +327,7 @@ SEGMENT = {"tier": 1, "after": mark_text(BEGINNING), "events": []}
         (written({"segments": [{**SEGMENT, "events": [{**LINE, "attributes": True}]}]}, b"x"), "shorter"),
         (written({"segments": [{**SEGMENT, "events": [{"id": "0" * 32}]}]}), "shorter"),
     ],
+    ids=lambda given: given if isinstance(given, str) else "",
 )
 def test_what_is_no_frame_is_refused_with_its_reason(raw: bytes, about: str) -> None:
     error = refusal(raw)
