@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from console.cli.group import new_app
 from console.cli.session import session_of
+
+if TYPE_CHECKING:
+    from agent.service_unit import Service
+    from state.model.errors import ConfigError
 
 app = new_app(no_args_is_help=True)
 
@@ -55,6 +60,98 @@ def resume(
     session = session_of(context)
     session.client().resume(reason=reason)
     session.output.say("the agent goes on")
+
+
+@app.command()
+def install(
+    context: typer.Context,
+    estate: Annotated[Path, typer.Option(help="The estate folder.")] = Path(),
+    user: Annotated[str, typer.Option(help="The account that the agent runs under.")] = "distctl",
+    dynamic_user: Annotated[
+        bool,
+        typer.Option("--dynamic-user", help="An account that systemd makes. Only root reaches its control socket."),
+    ] = False,
+    program: Annotated[Path | None, typer.Option(help="The `distctl` that the unit starts; default this one.")] = None,
+    credentials: Annotated[
+        Path, typer.Option(help="Where the secrets lie that the estate calls `credential:NAME`, a file each.")
+    ] = Path("/etc/distctl/credentials"),
+    writable: Annotated[
+        list[Path] | None, typer.Option(help="A folder that the agent may write as well, such as that of backups.")
+    ] = None,
+    memory: Annotated[str, typer.Option(help="What it may use at most, as systemd writes it.")] = "2G",
+    print_: Annotated[bool, typer.Option("--print", help="Show the unit and write nothing.")] = False,
+    root: Annotated[
+        Path | None, typer.Option(help="For packages: write under this folder, where packages keep their units.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite a unit that was edited by hand.")] = False,
+) -> None:
+    """Write a hardened systemd unit for a site's agent, and say what to do next. --site may be left out where there is one."""
+    from agent import service_unit
+    from agent.estate.load import load
+
+    session = session_of(context)
+    found = load(estate).raise_first()
+    site = session.site or _only_site(estate)
+    if site not in found.sites:
+        raise _no_site(site, found.sites)
+    service = service_unit.service_of(
+        found,
+        site,
+        home=estate.resolve(),
+        program=(program or _this_program()).absolute(),
+        data=session.data.absolute() if session.data else None,
+        user=None if dynamic_user else user,
+        memory=memory,
+        credentials=credentials.absolute(),
+        writable=[path.absolute() for path in writable or ()],
+    )
+    unit = service_unit.unit_of(service)
+    for caution in service_unit.cautions(service):
+        session.output.say(f"careful: {caution}")
+    if print_:
+        session.output.text(unit)
+        return
+    path = service_unit.path_of(service, root)
+    changed = service_unit.install(unit, path, replace=replace)
+    session.output.line(f"{path} {'is written' if changed else 'is as it should be'}")
+    if root is None:
+        for step in _next_steps(service):
+            session.output.line(step)
+
+
+def _next_steps(service: Service) -> Iterator[str]:
+    """What an administrator types next, in order."""
+    if service.user is not None and not _is_account(service.user):
+        yield f"  useradd --system --no-create-home --shell /usr/sbin/nologin {service.user}"
+    for name in service.credential_names:
+        yield f"  install -D -m 0600 SECRET {service.credentials / name}"
+    yield "  systemctl daemon-reload"
+    yield f"  systemctl enable --now {service.name}"
+    yield f"  distctl --data {service.data} status"
+
+
+def _is_account(user: str) -> bool:
+    import pwd
+
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
+
+
+def _this_program() -> Path:
+    """The `distctl` beside the interpreter, which is where pip puts it, else the one that was called."""
+    import sys
+
+    beside = Path(sys.executable).with_name("distctl")
+    return beside if beside.exists() else Path(sys.argv[0])
+
+
+def _no_site(site: str, known: Iterable[str]) -> ConfigError:
+    from state.model.errors import ConfigError
+
+    return ConfigError(f"the estate has no site {site!r}", hint=f"its sites: {', '.join(known)}", code="unknown-site")
 
 
 def _only_site(folder: Path) -> str:
