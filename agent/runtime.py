@@ -14,7 +14,7 @@ import logging
 import random
 import signal
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,8 +23,12 @@ from pathlib import Path
 from typing import Literal
 
 from agent import crash_points
+from agent.backup import Backups
+from agent.backup_folder import row_of
 from agent.clock import SystemClock
+from agent.control.access import Gate, StoreRegister
 from agent.control.endpoint import socket_in, store_in
+from agent.control.schema import BackupRow
 from agent.control.server import ControlServer
 from agent.control.store_desk import Running, StoreDesk
 from agent.crash_points import CrashPoint
@@ -33,13 +37,14 @@ from agent.estate.compiled import CompiledEstate, compile_estate
 from agent.estate.watch import watch
 from agent.lanes import open_lanes
 from agent.leases import Leases
+from agent.link import Link, link_of
 from agent.raw_archive import RawArchive
 from agent.reaper import Reaper
 from agent.start_count import WELL_AFTER, StartCount
 from agent.supervisor import Forever, first_in, guard, sleep_unless, unless
 from agent.telemetry import Telemetry, notify_service_manager, start_logging, watchdog_seconds
 from agent.works import Ground, Works, open_works, rehearse
-from state import audit, estates, targets
+from state import audit, estates, life, targets
 from state.database import Database
 from state.model.clock import Clock, to_millis
 from state.model.errors import (
@@ -105,7 +110,7 @@ async def _run(options: AgentOptions, compiled: CompiledEstate, clock: Clock, st
             dice=random.Random(),
             crash=crash,
             telemetry=Telemetry(),
-            on_sent=lambda _: None,
+            on_sent=lambda _: None,  # the agent's link takes its place
         )
         return await Agent(options, ground, compiled, fatal, starts, reserve).run()
 
@@ -123,7 +128,10 @@ class Agent:
         reserve: Reserve,
     ) -> None:
         self._options = options
-        self._ground = ground
+        self._link: Link = link_of(
+            ground, compiled, options.data, on_owed=self._wake_targets, on_fenced=self._end_works
+        )
+        self._ground = ground = replace(ground, on_sent=self._link.wake)
         self._compiled = compiled
         self._fatal = fatal
         self._starts = starts
@@ -133,8 +141,12 @@ class Agent:
         self._refused: ConfigError | None = None  # why the last edit is not in force
         self._changing = asyncio.Lock()  # a notice and a person at once, or two persons: one after the other
         self._stopping = asyncio.Event()
+        self._fenced = ""  # why this store may not go on
         self._resumed = asyncio.Event()  # safe mode is over: a person said so, or the agent stops
         self._ending = asyncio.Event()  # of the works that run now
+        self._backups = Backups(
+            ground.database, site=ground.site, data=options.data, clock=ground.clock, crash=ground.crash
+        )
         self._reaper = Reaper(ground.database, ground.leases, reserve, ground.clock, on_recovered=self._wake)
 
     async def run(self) -> int:
@@ -169,6 +181,7 @@ class Agent:
             self._guarded(tasks, "estate", self._follow_estate, stopping)
             self._guarded(tasks, "watchdog", partial(self._feed_watchdog, stopping), stopping)
             self._guarded(tasks, "starts", self._become_well, stopping)
+            self._guarded(tasks, "link", partial(self._link.run, stopping), stopping)
             self._guarded(tasks, "works", self._work, stopping)
             notify_service_manager("READY=1")
             _log.info("agent of %s is running, estate %s", ground.site, self._compiled.estate.hash)
@@ -201,6 +214,10 @@ class Agent:
             self._compiled = compiled
             self._is_waiting = False
             self._resumed.set()
+
+    async def _back_up(self, by: str, folder: str) -> BackupRow:
+        made = await self._backups.make(Path(folder), by=by)
+        return row_of(made.path, made.manifest, made.manifest_sha256)
 
     def _note_resumption(self, by: str, reason: str, connection: sqlite3.Connection) -> None:
         millis = to_millis(self._ground.clock.now())
@@ -236,6 +253,7 @@ class Agent:
         await self._ground.database.write(partial(self._put_in_force, compiled, by), name="runtime.adopt_estate")
         self._compiled = compiled
         self._refused = None
+        self._link.adopt(compiled)
 
     def _put_in_force(self, compiled: CompiledEstate, by: str, connection: sqlite3.Connection) -> None:
         millis = to_millis(self._ground.clock.now())
@@ -256,6 +274,7 @@ class Agent:
             )
 
     def _start(self, connection: sqlite3.Connection) -> None:
+        life.begin(connection, self._ground.site, now=to_millis(self._ground.clock.now()))
         targets.close_breakers(connection)
 
     # The forever-tasks.
@@ -263,6 +282,11 @@ class Agent:
     async def _work(self) -> None:
         while not self._stopping.is_set():
             self._ending = asyncio.Event()
+            self._fenced = (await self._ground.database.read(life.get)).fenced
+            if self._fenced:
+                self._works = None
+                await self._stopping.wait()
+                return
             self._works = await open_works(self._ground, self._compiled)
             if self._stopping.is_set():
                 return
@@ -297,7 +321,9 @@ class Agent:
         tasks.create_task(guard(name, run, clock=self._ground.clock, stopping=until), name=name)
 
     def _server(self) -> ControlServer:
-        return ControlServer(StoreDesk(self._ground.database, self._running()), socket_in(self._options.data))
+        database, running = self._ground.database, self._running()
+        gate = Gate(StoreRegister(database), site=running.site, estate=running.estate, clock=running.clock)
+        return ControlServer(StoreDesk(database, running), socket_in(self._options.data), gate)
 
     # Stopping.
 
@@ -320,10 +346,19 @@ class Agent:
         self._stopping.set()
         self._resumed.set()
         self._ending.set()
+        self._backups.stop()
 
     def _wake(self) -> None:
         if self._works is not None:
             self._works.wake()
+
+    def _wake_targets(self, targets: Collection[str]) -> None:
+        if self._works is not None:
+            self._works.wake(targets)
+
+    def _end_works(self) -> None:
+        """This store may not go on: nothing is taken in or delivered until it was restored."""
+        self._ending.set()
 
     def _running(self) -> Running:
         return Running(
@@ -335,6 +370,7 @@ class Agent:
             metrics=self._ground.telemetry.expose,
             reload=self.reload,
             resume=self.resume,
+            back_up=self._back_up,
         )
 
     def _troubles(self) -> Sequence[str]:
@@ -342,7 +378,11 @@ class Agent:
             return [self._safe_mode()]
         refused = [f"the edited estate is refused: {self._refused}"] if self._refused else []
         full = [f"the disk was full: free space under {self._options.data}"] if self._reserve.is_given_up else []
-        return [*refused, *full, *(self._works.troubles if self._works else ["nothing runs: see the log"])]
+        fenced = (
+            [f"this store is fenced: {self._fenced}; `distctl restore` begins its next epoch"] if self._fenced else []
+        )
+        works = self._works.troubles if self._works else fenced or ["nothing runs: see the log"]
+        return [*refused, *full, *works, *self._link.troubles]
 
     def _safe_mode(self) -> str:
         return (

@@ -52,6 +52,11 @@ def moment(value: datetime) -> str:
     return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
+def mebibytes(size: int | None) -> str | None:
+    """`1,024.0 MiB`; None stays None."""
+    return None if size is None else f"{size / 1024**2:,.1f} MiB"
+
+
 def age(since: datetime | None, now: datetime) -> str | None:
     """How long ago, in the largest unit that leaves a number: `12s`, `4m`, `3h`, `9d`. None stays None."""
     if since is None:
@@ -194,6 +199,37 @@ AUDIT: Final = Listing(
         Column(title="REASON", value=lambda entry: entry.reason),
     ),
     empty="the audit has no entries",
+)
+
+TOKENS: Final = Listing(
+    columns=(
+        Column(title="NAME", value=lambda token: token.name),
+        Column(title="PERSON", value=lambda token: token.person),
+        Column(title="STATE", value=lambda token: token.state),
+        Column(title="ROLES", value=lambda token: token.roles),
+        Column(title="SITES", value=lambda token: "every site" if token.sites is None else token.sites),
+        Column(title="EXPIRES", value=lambda token: token.expires_at),
+        Column(title="LAST USED", value=lambda token: token.last_used_at),
+        Column(title="MADE BY", value=lambda token: token.created_by),
+        Column(title="REVOKED", value=lambda token: token.revoked_at),
+        Column(title="REASON", value=lambda token: token.reason),
+    ),
+    empty="no tokens",
+)
+
+BACKUPS: Final = Listing(
+    columns=(
+        Column(title="BACKUP", value=lambda one: one.name),
+        Column(title="TAKEN", value=lambda one: one.taken_at),
+        Column(title="SITE", value=lambda one: one.site),
+        _number("EPOCH", lambda one: one.epoch or None),
+        _number("EVENTS", lambda one: one.events),
+        _number("UP TO", lambda one: one.last_event),
+        Column(title="SIZE", value=lambda one: mebibytes(one.size), is_number=True),
+        Column(title="VERSION", value=lambda one: one.version),
+        Column(title="PROBLEM", value=lambda one: one.problem),
+    ),
+    empty="no backups in this folder",
 )
 
 TRIES: Final = Listing(

@@ -7,7 +7,7 @@ It speaks HTTP with the standard library: httpx alone takes longer to import tha
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPConnection, HTTPException, IncompleteRead
 from pathlib import Path
 from typing import Final, TypeVar
@@ -15,12 +15,13 @@ from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, ValidationError
 
-from agent.control.desk import VERIFY_SECONDS
+from agent.control.desk import BACKUP_SECONDS, VERIFY_SECONDS
 from agent.control.endpoint import connect
 from agent.control.schema import (
     Answer,
     AuditRow,
     AuditVerdict,
+    BackupMade,
     Caller,
     DeadLetterDetail,
     DeadLetterRow,
@@ -30,11 +31,13 @@ from agent.control.schema import (
     Health,
     InDoubtDetail,
     InDoubtRow,
+    IssuedToken,
     LaneRow,
     Page,
     Problem,
     Reloaded,
     Status,
+    TokenRow,
     TraceView,
 )
 from state.model.errors import (
@@ -67,15 +70,19 @@ _ERROR_OF_EXIT_CODE: Final[dict[int, type[DistctlError]]] = {
 class ControlClient:
     """Asks the agent behind the socket at `path`, and where `site` is given believes the agent of that site only.
 
-    Every method raises `NotConnectedError` where no agent answers, `ConfigError` where another site's does, and otherwise what
-    the agent raised: `NotFoundError`, `DeniedError`, `ConflictError`, `StoreError`, `ConfigError`.
+    With a `token` it asks as whom that was made for, else as the account it runs under. Every method raises `NotConnectedError`
+    where no agent answers, `ConfigError` where another site's does, and otherwise what the agent raised: `NotFoundError`,
+    `DeniedError`, `ConflictError`, `StoreError`, `ConfigError`.
     """
 
-    def __init__(self, path: Path, *, site: str | None = None, deadline: float = _DEADLINE_SECONDS) -> None:
-        """`deadline` in seconds is for a whole call, from connect to the last byte."""
+    def __init__(
+        self, path: Path, *, site: str | None = None, token: str | None = None, deadline: float = _DEADLINE_SECONDS
+    ) -> None:
+        """`deadline` in seconds is for a whole call, from connect to the last byte. Raises `DeniedError` for no token."""
         self.path = path
         self._site = site
         self._deadline = deadline
+        self._headers = {"Connection": "close", **({} if token is None else {"Authorization": _bearer(token)})}
 
     def status(self) -> Status:
         """The agent in one answer."""
@@ -167,10 +174,43 @@ class ControlClient:
         """
         self._change("/v1/agent/resume", reason=reason)
 
-    def _change(self, path: str, **query: str) -> bytes:
+    def back_up(self, folder: Path) -> BackupMade:
+        """Publish a verified backup in `folder`; waits as long as the agent may take. Raises `InDoubtError` as `reload`."""
+        body = self._change("/v1/backups", deadline=BACKUP_SECONDS + self._deadline, folder=str(folder))
+        return self._parse(BackupMade, body)
+
+    def tokens(self, *, revoked: bool = False, limit: int = 100, cursor: str | None = None) -> Page[TokenRow]:
+        """Tokens, newest first; with `revoked` those too that were revoked."""
+        return self._get(Page[TokenRow], "/v1/tokens", revoked=revoked or None, limit=limit, cursor=cursor)
+
+    def create_token(
+        self,
+        name: str,
+        *,
+        person: str,
+        roles: Sequence[str],
+        expires: str,
+        sites: Sequence[str] = (),
+        everywhere: bool = False,
+    ) -> IssuedToken:
+        """Make a token; the answer alone has its text. Without `sites` it holds at the agent's own, or `everywhere`.
+
+        `expires` is a duration such as `90d`. Raises `ConflictError` where the name is taken, `ConfigError` where it would be
+        more than its person, `InDoubtError` as `reload`: a token whose text nobody saw is to be revoked.
+        """
+        wish = {"name": name, "person": person, "role": roles, "expires": expires, "site": sites}
+        path = "/v1/tokens"
+        return self._parse(IssuedToken, self._change(path, **wish, **({"everywhere": "true"} if everywhere else {})))
+
+    def revoke_token(self, name: str, *, reason: str) -> None:
+        """End a token now. Raises `NotFoundError`, and `InDoubtError` as `reload`."""
+        self._change(f"/v1/tokens/{quote(name, safe='', errors='replace')}/revoke", reason=reason)
+
+    def _change(self, path: str, *, deadline: float | None = None, **query: str | Sequence[str]) -> bytes:
         if self._site:
             self.health()  # before anything changes: is it the agent that is meant?
-        return self._answer("POST", f"{path}?{urlencode(query, errors='replace')}" if query else path)
+        target = f"{path}?{urlencode(query, doseq=True, errors='replace')}" if query else path
+        return self._answer("POST", target, deadline=deadline)
 
     def _get(self, model: type[Model], path: str, **query: str | int | None) -> Model:
         given = {name: value for name, value in query.items() if value is not None}
@@ -190,7 +230,7 @@ class ControlClient:
         try:
             connection.sock = connect(self.path, timeout=self._deadline if deadline is None else deadline)
             may_have_changed = method != "GET"
-            connection.request(method, target, headers={"Connection": "close"})
+            connection.request(method, target, headers=self._headers)
             response = connection.getresponse()
             body = response.read(_LARGEST_ANSWER)
             if response.length:  # the agent ended in the middle, or says more than any agent has to say
@@ -237,6 +277,14 @@ def gather(fetch: Callable[[int, str | None], Page[Row]], *, limit: int) -> Iter
         cursor = page.next
         if cursor is None:
             return
+
+
+def _bearer(token: str) -> str:
+    """The header's text. A header takes no line ends, and a token has none: better refused here than sent in part."""
+    if not token.isascii() or not token.isprintable() or not token.strip():
+        hint = "it was cut off, or is of something else: a token is `distctl_` and 43 characters"
+        raise DeniedError("what was given is no token", hint=hint, code="token-garbled")
+    return f"Bearer {token}"
 
 
 def _other_site(path: Path, wanted: str, found: str) -> ConfigError:

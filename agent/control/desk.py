@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from agent.control.schema import (
     AuditRow,
     AuditVerdict,
+    BackupMade,
     DeadLetterDetail,
     DeadLetterRow,
     EventDetail,
@@ -16,15 +17,21 @@ from agent.control.schema import (
     Health,
     InDoubtDetail,
     InDoubtRow,
+    IssuedToken,
     LaneRow,
     Page,
     Reloaded,
     Status,
+    TokenRow,
     TraceView,
 )
+from state.model.people import TokenWish
 
 VERIFY_SECONDS: Final = 120.0
 """How long `audit_verdict` may take: it reads the whole chain."""
+
+BACKUP_SECONDS: Final = 6 * 3600.0
+"""How long `back_up` may take: it reads the whole store twice, and all raw documents that are new."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,4 +112,20 @@ class Desk(Protocol):
 
     async def resume(self, *, caller: str, reason: str) -> None:
         """End safe mode."""
+        ...
+
+    async def back_up(self, *, caller: str, folder: str) -> BackupMade:
+        """Publish a verified backup in `folder`, within `BACKUP_SECONDS`."""
+        ...
+
+    async def tokens(self, part: Slice, *, revoked: bool = False) -> Page[TokenRow]:
+        """Tokens that were not revoked; with `revoked` the others too."""
+        ...
+
+    async def create_token(self, wish: TokenWish, *, caller: str) -> IssuedToken:
+        """Make a token; the answer is the only one that has its text."""
+        ...
+
+    async def revoke_token(self, name: str, *, caller: str, reason: str) -> None:
+        """End a token now."""
         ...

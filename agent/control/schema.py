@@ -355,6 +355,32 @@ class Caller(_Wire):
     uid: int
     gid: int
     user: str
+    actor: str = Field("", description="what the audit calls them")
+    roles: list[str] = Field([], description="their roles at this site; none in an estate without people")
+
+
+class TokenRow(_Wire):
+    """A token of a person. Its text is kept nowhere."""
+
+    id: int
+    name: str
+    person: str
+    roles: list[str]
+    sites: list[str] | None = Field(None, description="where it holds; null is every site")
+    state: str = Field(description="valid, expired, revoked, or orphaned: the estate no longer names its person")
+    created_at: Instant
+    created_by: str
+    expires_at: Instant
+    last_used_at: Instant | None = Field(None, description="to the minute")
+    revoked_at: Instant | None = None
+    revoked_by: str = ""
+    reason: str = Field("", description="why it was revoked")
+
+
+class IssuedToken(Answer, TokenRow):
+    """A token that was just made: the only answer that has its text."""
+
+    token: str
 
 
 class Problem(_Wire):

@@ -1,4 +1,7 @@
-"""The control API: FastAPI over a `Desk`, on a Unix socket, with every caller known by the operating system.
+"""The control API: FastAPI over a `Desk`, on a Unix socket, with every caller known by the operating system or a token.
+
+Each route says what it does (`needs`), and before it runs the gate decides whether its caller may. What a call carries is its
+path and its query, which are bounded: no body is read, so none is read of somebody who may do nothing.
 
 Concurrency: requests run as tasks of the agent's loop; the desk's reads run on the store's reader threads. The server touches no
 signals: the runtime owns them. Crash: the socket file may stay behind and is replaced at the next start.
@@ -9,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -20,12 +23,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from agent.control.access import Call, Credentials, Gate, action_of, needs
 from agent.control.desk import Desk, Slice
 from agent.control.endpoint import listen
 from agent.control.peer import IdentifyingProtocol
 from agent.control.schema import (
     AuditRow,
     AuditVerdict,
+    BackupMade,
     Caller,
     DeadLetterDetail,
     DeadLetterRow,
@@ -35,14 +40,19 @@ from agent.control.schema import (
     Health,
     InDoubtDetail,
     InDoubtRow,
+    IssuedToken,
     LaneRow,
     Page,
     Problem,
     Reloaded,
     Status,
+    TokenRow,
     TraceView,
 )
+from agent.serving import QuietServer
 from state.model.errors import ConfigError, DistctlError
+from state.model.estate import Duration
+from state.model.people import Action, Role, TokenWish, may_issue
 
 _LOG: Final = logging.getLogger("distctl.control")
 _PROBLEM_TYPE: Final = "application/problem+json"
@@ -55,9 +65,23 @@ _Filter = Annotated[str | None, Query(max_length=500)]
 _Reason = Annotated[str, Query(min_length=1, max_length=500)]
 
 
-def make_app(desk: Desk) -> FastAPI:
-    """The API over `desk`. Every error is a `Problem`; OpenAPI is at /openapi.json."""
-    app = FastAPI(title="distctl control API", version="1", docs_url=None, redoc_url=None)
+def make_app(desk: Desk, gate: Gate) -> FastAPI:
+    """The API over `desk`, behind `gate`. Every error is a `Problem`; OpenAPI is at /openapi.json."""
+
+    async def admit(request: Request) -> None:
+        """Before every route: by default nobody may."""
+        route = request.scope["route"]
+        name = f"{request.method} {route.path}"
+        request.state.call = await gate.admit(_credentials(request), action_of(route), name)
+
+    app = FastAPI(
+        title="distctl control API",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        dependencies=[Depends(admit)],
+    )
     app.middleware("http")(_log_changes)
     _answer_with_problems(app)
     _add_screens(app, desk)
@@ -65,23 +89,26 @@ def make_app(desk: Desk) -> FastAPI:
     _add_details(app, desk)
     _add_monitoring(app, desk)
     _add_changes(app, desk)
+    _add_tokens(app, desk, gate)
     return app
 
 
 class ControlServer:
     """The API of one agent on its socket, from the moment it is made until `serve` returns."""
 
-    def __init__(self, desk: Desk, path: Path) -> None:
+    def __init__(self, desk: Desk, path: Path, gate: Gate) -> None:
         """Take the socket at `path`: callers queue from now on. Raises `ConflictError`, `ConfigError`."""
         self._path = path
         self._listener: socket.socket | None = listen(path)
-        self._app = make_app(desk)
+        self._gate = gate
+        self._app = make_app(desk, gate)
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Answer until `stop` is set; requests under way get two seconds to end. May be run again after a failure."""
         listener = self._listener = self._listener or listen(self._path)
         try:
-            await _Server(_config(self._app), stop).serve(sockets=[listener])
+            await QuietServer(_config(self._app), stop).serve(sockets=[listener])
+            await self._gate.close()
         finally:
             self.close()
 
@@ -108,32 +135,18 @@ def _config(app: FastAPI) -> uvicorn.Config:
     )
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn that leaves the signals alone and sleeps until `stop`, where its own looks ten times a second."""
-
-    def __init__(self, config: uvicorn.Config, stop: asyncio.Event) -> None:
-        super().__init__(config)
-        self._stop = stop
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def main_loop(self) -> None:
-        await self._stop.wait()
-
-
 async def _log_changes(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
     """Questions are silent; whoever asks for a change is named."""
     response = await call_next(request)
     level = logging.DEBUG if request.method in {"GET", "HEAD"} else logging.INFO
     caller = _caller(request)
+    admitted: Call | None = getattr(request.state, "call", None)  # None: refused, or there is no such call
     _LOG.log(
         level,
         "%s %s by %s: %d",
         request.method,
         request.url.path,
-        caller.user,
+        admitted.subject.actor if admitted else caller.user,
         response.status_code,
         extra={"uid": caller.uid, "pid": caller.pid},
     )
@@ -143,6 +156,25 @@ async def _log_changes(request: Request, call_next: Callable[[Request], Awaitabl
 def _caller(request: Request) -> Caller:
     caller: Caller = request.state.caller
     return caller
+
+
+def _credentials(request: Request) -> Credentials:
+    caller = _caller(request)
+    shown = request.headers.getlist("authorization")  # two are as good as none that can be read
+    return Credentials(user=caller.user, uid=caller.uid, authorization=", ".join(shown) if shown else None)
+
+
+def _call(request: Request) -> Call:
+    call: Call = request.state.call
+    return call
+
+
+def _actor(request: Request) -> str:
+    return _call(request).subject.actor
+
+
+_Admitted = Annotated[Call, Depends(_call)]
+_Actor = Annotated[str, Depends(_actor)]
 
 
 def _part(
@@ -155,85 +187,119 @@ _Part = Annotated[Slice, Depends(_part)]
 
 
 def _add_screens(app: FastAPI, desk: Desk) -> None:
-    @app.get("/v1/status")
+    @app.get("/v1/status", **needs(Action.READ))
     async def status() -> Status:
         return await desk.status()
 
-    @app.get("/v1/flows")
+    @app.get("/v1/flows", **needs(Action.READ))
     async def flows() -> Page[FlowRow]:
         return await desk.flows()
 
-    @app.get("/v1/lanes")
+    @app.get("/v1/lanes", **needs(Action.READ))
     async def lanes() -> Page[LaneRow]:
         return await desk.lanes()
 
-    @app.get("/v1/trace")
+    @app.get("/v1/trace", **needs(Action.READ))
     async def trace(key: Annotated[str, Query(min_length=1, max_length=500)]) -> TraceView:
         return await desk.trace(key)
 
 
 def _add_lists(app: FastAPI, desk: Desk) -> None:
-    @app.get("/v1/events")
+    @app.get("/v1/events", **needs(Action.READ))
     async def events(part: _Part, flow: _Filter = None, key: _Filter = None) -> Page[EventRow]:
         return await desk.events(part, flow=flow, key=key)
 
-    @app.get("/v1/dead-letters")
+    @app.get("/v1/dead-letters", **needs(Action.READ))
     async def dead_letters(
         part: _Part, flow: _Filter = None, code: _Filter = None, closed: bool = False
     ) -> Page[DeadLetterRow]:
         return await desk.dead_letters(part, flow=flow, code=code, closed=closed)
 
-    @app.get("/v1/in-doubt")
+    @app.get("/v1/in-doubt", **needs(Action.READ))
     async def in_doubt(part: _Part, flow: _Filter = None) -> Page[InDoubtRow]:
         return await desk.in_doubt(part, flow=flow)
 
-    @app.get("/v1/audit")
+    @app.get("/v1/audit", **needs(Action.READ))
     async def audit(part: _Part, actor: _Filter = None, target: _Filter = None) -> Page[AuditRow]:
         return await desk.audit(part, actor=actor, target=target)
 
 
 def _add_details(app: FastAPI, desk: Desk) -> None:
-    @app.get("/v1/events/{event:path}")
+    @app.get("/v1/events/{event:path}", **needs(Action.READ_PAYLOADS))
     async def event(event: str) -> EventDetail:
         return await desk.event(event)
 
-    @app.get("/v1/dead-letters/{number}")
+    @app.get("/v1/dead-letters/{number}", **needs(Action.READ_PAYLOADS))
     async def dead_letter(number: int) -> DeadLetterDetail:
         return await desk.dead_letter(number)
 
-    @app.get("/v1/in-doubt/{delivery}")
+    @app.get("/v1/in-doubt/{delivery}", **needs(Action.READ_PAYLOADS))
     async def in_doubt_delivery(delivery: int) -> InDoubtDetail:
         return await desk.in_doubt_delivery(delivery)
 
-    @app.get("/v1/audit/verdict")
+    @app.get("/v1/audit/verdict", **needs(Action.READ))
     async def audit_verdict() -> AuditVerdict:
         return await desk.audit_verdict()
 
 
 def _add_monitoring(app: FastAPI, desk: Desk) -> None:
-    @app.get("/health")
+    @app.get("/health", **needs(Action.HEALTH))
     async def health(response: Response) -> Health:
         answer = await desk.health()
         response.status_code = 200 if answer.ok else 503
         return answer
 
-    @app.get("/metrics")
+    @app.get("/metrics", **needs(Action.READ))
     async def metrics() -> Response:
         return Response(await desk.metrics(), media_type=_METRICS_TYPE)
 
-    @app.get("/v1/caller")
-    async def whoami(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
-        return caller
+    @app.get("/v1/caller", **needs(Action.READ))
+    async def whoami(caller: Annotated[Caller, Depends(_caller)], call: _Admitted) -> Caller:
+        roles = sorted(call.subject.roles_at(call.site))
+        return caller.model_copy(update={"actor": call.subject.actor, "roles": roles})
+
+    @app.get("/openapi.json", include_in_schema=False, **needs(Action.READ))
+    async def openapi() -> JSONResponse:
+        return JSONResponse(app.openapi())
 
 
 def _add_changes(app: FastAPI, desk: Desk) -> None:
-    @app.post("/v1/estate/reload")
-    async def reload(caller: Annotated[Caller, Depends(_caller)]) -> Reloaded:
-        return await desk.reload(caller=caller.user)
+    @app.post("/v1/estate/reload", **needs(Action.ENGINEER))
+    async def reload(actor: _Actor) -> Reloaded:
+        return await desk.reload(caller=actor)
 
-    @app.post("/v1/agent/resume", status_code=204)
-    async def resume(caller: Annotated[Caller, Depends(_caller)], reason: _Reason) -> None:
-        await desk.resume(caller=caller.user, reason=reason)
+    @app.post("/v1/agent/resume", status_code=204, **needs(Action.OPERATE))
+    async def resume(actor: _Actor, reason: _Reason) -> None:
+        await desk.resume(caller=actor, reason=reason)
+
+    @app.post("/v1/backups", **needs(Action.OPERATE))
+    async def back_up(actor: _Actor, folder: Annotated[str, Query(min_length=1, max_length=4096)]) -> BackupMade:
+        return await desk.back_up(caller=actor, folder=folder)
+
+
+def _add_tokens(app: FastAPI, desk: Desk, gate: Gate) -> None:
+    @app.get("/v1/tokens", **needs(Action.ADMINISTER))
+    async def tokens(part: _Part, revoked: bool = False) -> Page[TokenRow]:
+        return await desk.tokens(part, revoked=revoked)
+
+    @app.post("/v1/tokens", **needs(Action.ADMINISTER))
+    async def create_token(
+        call: _Admitted,
+        name: Annotated[str, Query(max_length=100)],
+        person: Annotated[str, Query(max_length=100)],
+        role: Annotated[list[Role], Query(min_length=1, max_length=len(Role))],
+        expires: Annotated[Duration, Query()],
+        site: Annotated[list[str] | None, Query(max_length=500)] = None,
+        everywhere: bool = False,
+    ) -> IssuedToken:
+        await gate.uphold(may_issue(call.subject, role), call)
+        sites = None if everywhere else frozenset(site or [call.site])
+        wish = TokenWish(name=name, person=person, roles=frozenset(role), sites=sites, lasts=expires)
+        return await desk.create_token(wish, caller=call.subject.actor)
+
+    @app.post("/v1/tokens/{name}/revoke", status_code=204, **needs(Action.ADMINISTER))
+    async def revoke_token(name: str, actor: _Actor, reason: _Reason) -> None:
+        await desk.revoke_token(name, caller=actor, reason=reason)
 
 
 def _answer_with_problems(app: FastAPI) -> None:
@@ -246,6 +312,7 @@ def _answer_with_problems(app: FastAPI) -> None:
         found = error.errors()[0]
         place = ".".join(str(part) for part in found["loc"][1:] or found["loc"])  # the first says only: query or path
         rule = found["msg"].replace("String should", "it must").replace("Input should", "it must")
+        rule = rule.removeprefix("Value error, ")
         return _problem(
             Problem(
                 title="invalid request",

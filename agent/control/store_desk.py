@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import codecs
+import secrets
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,12 @@ from pydantic import BaseModel
 from agent.control.conditions import conditions_of
 from agent.control.desk import VERIFY_SECONDS, Slice
 from agent.control.gauges import expose
+from agent.control.issuing import TokenOffice
 from agent.control.schema import (
     AuditRow,
     AuditVerdict,
+    BackupMade,
+    BackupRow,
     Counts,
     DeadLetterDetail,
     DeadLetterRow,
@@ -30,11 +34,13 @@ from agent.control.schema import (
     Health,
     InDoubtDetail,
     InDoubtRow,
+    IssuedToken,
     LaneRow,
     Page,
     RawBytes,
     Reloaded,
     Status,
+    TokenRow,
     TraceView,
 )
 from state import audit, views
@@ -42,8 +48,10 @@ from state.database import Database
 from state.model.clock import Clock, to_millis
 from state.model.errors import ConfigError, DistctlError, NotFoundError
 from state.model.estate import Estate, FlowSpec
+from state.model.people import TokenWish
 from state.model.suggestion import suggestion
 from state.model.visible import visible
+from state.tokens import Token
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -62,14 +70,19 @@ class Running:
     metrics: Callable[[], bytes]  # this process's own figures
     reload: Callable[[str], Awaitable[bool]]  # in the name of; answers whether the estate changed
     resume: Callable[[str, str], Awaitable[None]]  # in the name of, with its reason
+    back_up: Callable[[str, str], Awaitable[BackupRow]]  # in the name of, into a folder
 
 
 class StoreDesk:
     """A `Desk` that reads the store of one running agent."""
 
-    def __init__(self, database: Database, running: Running) -> None:
+    def __init__(
+        self, database: Database, running: Running, *, entropy: Callable[[int], bytes] = secrets.token_bytes
+    ) -> None:
+        """`entropy(n)` answers the `n` random bytes of a new token."""
         self._database = database
         self._running = running
+        self._tokens = TokenOffice(database, running.clock, entropy)
 
     async def status(self) -> Status:
         """The agent in one answer."""
@@ -202,6 +215,44 @@ class StoreDesk:
     async def resume(self, *, caller: str, reason: str) -> None:
         """End safe mode."""
         await self._running.resume(caller, visible(reason))
+
+    async def back_up(self, *, caller: str, folder: str) -> BackupMade:
+        """Publish a verified backup in `folder`."""
+        row = await self._running.back_up(caller, folder)
+        return BackupMade(**self._about(), backup=row)
+
+    async def tokens(self, part: Slice, *, revoked: bool = False) -> Page[TokenRow]:
+        """Tokens that were not revoked; with `revoked` the others too."""
+        found = await self._tokens.list(before=_before(part), limit=part.limit + 1, with_revoked=revoked)
+        return Page[TokenRow](**self._page(TokenRow, [self._token_row(token) for token in found], part, "id"))
+
+    async def create_token(self, wish: TokenWish, *, caller: str) -> IssuedToken:
+        """Make a token; the answer is the only one that has its text."""
+        text, token = await self._tokens.create(wish, self._running.estate(), by=caller)
+        return IssuedToken.model_validate({**self._about(), **self._token_row(token), "token": text})
+
+    async def revoke_token(self, name: str, *, caller: str, reason: str) -> None:
+        """End a token now."""
+        await self._tokens.revoke(name, by=caller, reason=visible(reason))
+
+    def _token_row(self, token: Token) -> views.Row:
+        estate, now = self._running.estate(), to_millis(self._running.clock.now())
+        is_orphaned = token.revoked_at is None and token.person not in estate.settings.people
+        return {
+            "id": token.id,
+            "name": token.name,
+            "person": token.person,
+            "roles": sorted(token.roles),
+            "sites": None if token.sites is None else sorted(token.sites),
+            "state": "orphaned" if is_orphaned else token.state(now),
+            "created_at": token.created_at,
+            "created_by": token.created_by,
+            "expires_at": token.expires_at,
+            "last_used_at": token.last_used_at,
+            "revoked_at": token.revoked_at,
+            "revoked_by": token.revoked_by or "",
+            "reason": token.revoke_reason or "",
+        }
 
     async def _read_of_flow(
         self, query: Callable[[sqlite3.Connection], list[views.Row]], flow: str | None

@@ -13,10 +13,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from agent.control.access import Gate, Refusal
 from agent.control.desk import Desk, Slice
 from agent.control.schema import (
     AuditRow,
     AuditVerdict,
+    BackupMade,
+    BackupRow,
     Condition,
     Counts,
     DeadLetterDetail,
@@ -27,16 +30,24 @@ from agent.control.schema import (
     Health,
     InDoubtDetail,
     InDoubtRow,
+    IssuedToken,
     LaneRow,
     Page,
     RawBytes,
     Reloaded,
     Status,
+    TokenRow,
     TraceStep,
     TraceView,
 )
 from agent.control.server import ControlServer
+from state import tokens
+from state.model.clock import from_millis
 from state.model.errors import NotFoundError
+from state.model.estate import Estate, EstateSettings
+from state.model.people import TokenWish
+from state.testing import FrozenClock
+from state.tokens import Token
 
 NOW = datetime(2026, 3, 2, 9, 0, 12, tzinfo=UTC)
 
@@ -58,6 +69,9 @@ class WrittenDesk:
     failure: Exception | None = None
     reloaded_by: list[str] = field(default_factory=list)
     resumed_by: list[tuple[str, str]] = field(default_factory=list)  # who and why
+    backed_up_by: list[tuple[str, str]] = field(default_factory=list)  # who and into which folder
+    token_rows: list[TokenRow] = field(default_factory=list)
+    revoked_by: list[tuple[str, str, str]] = field(default_factory=list)  # which, who and why
 
     async def status(self) -> Status:
         """All lanes and their sums."""
@@ -163,18 +177,91 @@ class WrittenDesk:
         self._about()
         self.resumed_by.append((caller, reason))
 
+    async def back_up(self, *, caller: str, folder: str) -> BackupMade:
+        """Makes none: notes who asked, and says what it would be."""
+        self.backed_up_by.append((caller, folder))
+        name = "dc-north-20260302T090012Z"
+        return BackupMade(**self._about(), backup=BackupRow(name=name, path=f"{folder}/{name}", taken_at=NOW, size=1))
+
+    async def tokens(self, part: Slice, *, revoked: bool = False) -> Page[TokenRow]:
+        """All of them."""
+        rows = [row for row in self.token_rows if revoked or row.state != "revoked"]
+        return Page[TokenRow](**self._about(), **_cut(rows, part))
+
+    async def create_token(self, wish: TokenWish, *, caller: str) -> IssuedToken:
+        """As it was wished for."""
+        row = TokenRow(
+            id=len(self.token_rows) + 1,
+            name=wish.name,
+            person=wish.person,
+            roles=sorted(wish.roles),
+            sites=None if wish.sites is None else sorted(wish.sites),
+            state="valid",
+            created_at=NOW,
+            created_by=caller,
+            expires_at=NOW + wish.lasts,
+        )
+        self.token_rows.append(row)
+        return IssuedToken(**self._about(), **row.model_dump(), token=tokens.write_token(bytes(32)))
+
+    async def revoke_token(self, name: str, *, caller: str, reason: str) -> None:
+        """Notes who asked, and why."""
+        self._about()
+        _one(self.token_rows, lambda row: row.name == name, f"token {name}")
+        self.revoked_by.append((name, caller, reason))
+
     def _about(self) -> dict[str, Any]:
         if self.failure:
             raise self.failure
         return {"as_of": NOW, "site": "dc-north", "environment": "test"}
 
 
+@dataclass(slots=True, kw_only=True)
+class WrittenRegister:
+    """What a gate looks up and writes down, in memory: tokens by their text."""
+
+    tokens: dict[str, Token] = field(default_factory=dict)
+    used: list[tuple[str, datetime]] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    refused_at: list[datetime] = field(default_factory=list)
+    failure: Exception | None = None
+
+    async def find_token(self, text: str) -> Token | None:
+        if self.failure:
+            raise self.failure
+        return self.tokens.get(text)
+
+    async def note_use(self, token: Token, *, now: int) -> None:
+        if self.failure:
+            raise self.failure
+        self.used.append((token.name, from_millis(now)))
+
+    async def note_refusal(self, refusal: Refusal, *, now: int) -> None:
+        if self.failure:
+            raise self.failure
+        self.refusals.append(refusal)
+        self.refused_at.append(from_millis(now))
+
+
+NOBODYS_ESTATE = Estate(
+    settings=EstateSettings.model_validate({"name": "acme", "environment": "test", "currency": "EUR"}),
+    sites={},
+    flows={},
+)
+"""Without people: whoever may open the socket may do everything but approve."""
+
+
+def open_gate(estate: Estate = NOBODYS_ESTATE, *, register: WrittenRegister | None = None) -> Gate:
+    """The gate of an agent of dc-north, in front of a desk with written answers."""
+    return Gate(register or WrittenRegister(), site="dc-north", estate=lambda: estate, clock=FrozenClock(NOW))
+
+
 @contextmanager
-def served(desk: Desk, path: Path) -> Iterator[Path]:
-    """Serve `desk` on a socket at `path` from a thread of its own for as long as the block runs."""
+def served(desk: Desk, path: Path, gate: Gate | None = None) -> Iterator[Path]:
+    """Serve `desk` on a socket at `path` from a thread of its own for as long as the block runs; default an open gate."""
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
-    server = ControlServer(desk, path)
+    server = ControlServer(desk, path, gate or open_gate())
     thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve(stop)), name="control")
     thread.start()
     try:

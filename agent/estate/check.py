@@ -17,8 +17,10 @@ from pydantic import BaseModel
 from agent.estate.compiled import CompiledFlow, compile_flow
 from agent.estate.connections import Connection, End
 from agent.estate.contract_fields import check_fields
+from agent.estate.hub_check import check_hub
 from agent.estate.findings import Finding, Severity, in_order
 from agent.estate.load import Loaded, load
+from agent.estate.people_check import check_people
 from agent.estate.samples import Sample
 from agent.estate.yaml_document import Path
 from agent.mapping import Problem
@@ -43,6 +45,8 @@ def load_checked(folder: FilePath) -> Loaded:
     estate = loaded.readable
     if estate is not None:
         findings += _settings_findings(loaded, estate)
+        findings += check_people(loaded, estate)
+        findings += check_hub(loaded, estate)
         checked = [_FlowCheck(folder, loaded, estate, flow) for flow in estate.flows.values()]
         for one in checked:
             findings += one.findings()

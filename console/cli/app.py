@@ -36,6 +36,10 @@ COMMANDS: Final = {
     "dlq": ("console.cli.dlq", "Dead letters: records and deliveries set aside."),
     "indoubt": ("console.cli.indoubt", "Deliveries of which nobody can say whether they landed."),
     "audit": ("console.cli.audit", "Who did what and why, and whether the record is whole."),
+    "token": ("console.cli.token", "Tokens by which remote people and scripts ask."),
+    "backup": ("console.cli.backup", "Make a verified backup of an agent's store, or list those in a folder."),
+    "verify": ("console.cli.verify", "Look at a backup as a whole; exit 9 and what is wrong with it."),
+    "restore": ("console.cli.restore", "Put an agent's store back from a backup, in its next epoch."),
     "doctor": ("console.cli.doctor", "Examine this machine, the store and the estate."),
     "demo": ("console.cli.demo", "A whole estate on this machine, with partners that misbehave."),
     "completion": ("console.cli.completion", "Print the completion script of a shell."),
@@ -43,7 +47,7 @@ COMMANDS: Final = {
 }
 """name: (module, help). A test compares the help with the command's own."""
 
-_VALUED: Final = ("-o", "--output", "--socket", "--data", "--site")
+_VALUED: Final = ("-o", "--output", "--socket", "--data", "--site", "--token-file")
 _FLAGS: Final = ("--no-color",)
 
 
@@ -72,6 +76,10 @@ def distctl(
         str | None,
         typer.Option(envvar="DISTCTL_SITE", help="The site of the agent that is meant, if several run here."),
     ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(envvar="DISTCTL_TOKEN_FILE", help="Ask by the token in this file; or put it into DISTCTL_TOKEN."),
+    ] = None,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours; NO_COLOR does the same.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and end.")
@@ -84,6 +92,7 @@ def distctl(
         data=data,
         site=site,
         on_command_line=frozenset(name for name in ("socket", "data", "site") if _is_on_command_line(context, name)),
+        token_file=token_file,
         output=standard_output(format=output, is_plain=no_color),
     )
 

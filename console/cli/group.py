@@ -12,7 +12,9 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 COMPLETE_VARIABLE = "_DISTCTL_COMPLETE"
-EVERYWHERE = "Options of every command: -o/--output, --socket, --data, --site, --no-color; see `distctl --help`."
+EVERYWHERE = (
+    "Options of every command: -o/--output, --socket, --data, --site, --token-file, --no-color; see `distctl --help`."
+)
 
 
 def new_app(**options: Any) -> typer.Typer:

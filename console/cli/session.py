@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import typer
 
@@ -12,6 +13,8 @@ from console.cli.output import Output
 
 if TYPE_CHECKING:
     from agent.control.client import ControlClient
+
+_LONGEST_TOKEN_FILE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,7 @@ class Session:
     data: Path | None
     site: str | None
     on_command_line: frozenset[str] = frozenset()  # which of the three above; the others are from the environment
+    token_file: Path | None = None
     output: Output
 
     def socket_path(self) -> Path:
@@ -50,7 +54,22 @@ class Session:
         """A client of the agent that is meant; the answer of another site's agent is refused."""
         from agent.control.client import ControlClient
 
-        return ControlClient(self.socket_path(), site=self.site if self._is_meant("site") else None)
+        site = self.site if self._is_meant("site") else None
+        return ControlClient(self.socket_path(), site=site, token=self._token())
+
+    def _token(self) -> str | None:
+        """The token to ask with: that of the file, else that of `DISTCTL_TOKEN`; None asks as the account."""
+        if self.token_file is None:
+            return os.environ.get("DISTCTL_TOKEN") or None
+        try:
+            return self.token_file.read_bytes()[:_LONGEST_TOKEN_FILE].decode("ascii", "replace").strip()
+        except OSError as error:
+            from state.model.errors import ConfigError
+
+            hint = "name a file that holds a token and nothing else"
+            raise ConfigError(
+                f"{self.token_file} cannot be read: {error.strerror}", hint=hint, code="token-file"
+            ) from None
 
 
 def session_of(context: typer.Context) -> Session:

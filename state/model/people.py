@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -109,6 +110,17 @@ class Scope:
     def roles_at(self, site: str) -> frozenset[Role]:
         """The roles that it was made for there."""
         return self.roles if self.sites is None or site in self.sites else frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenWish:
+    """A token that somebody asks for. `sites` None is every site, now and later."""
+
+    name: str
+    person: str
+    roles: frozenset[Role]
+    sites: frozenset[str] | None
+    lasts: timedelta
 
 
 class Standing(StrEnum):

@@ -19,7 +19,7 @@ import pytest
 from agent.control.client import ControlClient, gather
 from agent.control.schema import AuditVerdict, Condition, EventRow, FlowRow, Health, Status
 from agent.control.server import ControlServer
-from agent.control.testing import NOW, WrittenDesk, served
+from agent.control.testing import NOW, WrittenDesk, open_gate, served
 from state.model.errors import (
     ConfigError,
     ConflictError,
@@ -240,7 +240,7 @@ def test_a_socket_left_by_a_dead_agent_is_replaced(tmp_path: Path, desk: Written
 
 def test_a_second_agent_does_not_take_the_socket_of_the_first(path: Path, desk: WrittenDesk) -> None:
     with pytest.raises(ConflictError, match="already answers"):
-        ControlServer(desk, path)
+        ControlServer(desk, path, open_gate())
     assert ControlClient(path).status().site == "dc-north"
 
 
@@ -248,7 +248,7 @@ def test_a_file_in_the_sockets_place_is_left_alone(tmp_path: Path, desk: Written
     path = tmp_path / "agent.sock"
     path.write_text("mine")
     with pytest.raises(ConfigError, match="in the way"):
-        ControlServer(desk, path)
+        ControlServer(desk, path, open_gate())
     assert path.read_text() == "mine"
 
 
@@ -262,7 +262,7 @@ def test_a_path_longer_than_a_socket_may_have_works(tmp_path: Path, desk: Writte
 def test_the_signals_stay_with_the_runtime(tmp_path: Path, desk: WrittenDesk) -> None:
     async def serve() -> object:
         stop = asyncio.Event()
-        server = ControlServer(desk, tmp_path / "agent.sock")
+        server = ControlServer(desk, tmp_path / "agent.sock", open_gate())
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(server.serve(stop))
             await asyncio.to_thread(ControlClient(tmp_path / "agent.sock").status)
@@ -278,7 +278,7 @@ def test_a_cancelled_server_lets_go_of_its_socket(tmp_path: Path, desk: WrittenD
     path = tmp_path / "agent.sock"
 
     async def serve() -> None:
-        serving = asyncio.create_task(ControlServer(desk, path).serve(asyncio.Event()))
+        serving = asyncio.create_task(ControlServer(desk, path, open_gate()).serve(asyncio.Event()))
         await asyncio.to_thread(ControlClient(path).status)
         serving.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -290,7 +290,7 @@ def test_a_cancelled_server_lets_go_of_its_socket(tmp_path: Path, desk: WrittenD
 
 def test_a_server_that_ended_can_be_run_again(tmp_path: Path, desk: WrittenDesk) -> None:
     path = tmp_path / "agent.sock"
-    server = ControlServer(desk, path)
+    server = ControlServer(desk, path, open_gate())
 
     async def serve_and_ask() -> Status:
         stop = asyncio.Event()
@@ -306,7 +306,7 @@ def test_a_server_that_ended_can_be_run_again(tmp_path: Path, desk: WrittenDesk)
 
 def test_callers_before_the_loop_runs_wait_and_are_answered(tmp_path: Path, desk: WrittenDesk) -> None:
     path = tmp_path / "agent.sock"
-    server = ControlServer(desk, path)
+    server = ControlServer(desk, path, open_gate())
     answers: list[Status] = []
     asking = threading.Thread(target=lambda: answers.append(ControlClient(path).status()))
     asking.start()

@@ -21,7 +21,7 @@ FROM audit WHERE seq = :seq;
 -- :name list
 SELECT seq, at_ms, actor, action, target, reason, before_json, after_json, request_id, details_json, previous_hash, hash
 FROM audit
-WHERE (:actor IS NULL OR actor = :actor)
+WHERE (:actor IS NULL OR actor = :actor OR actor GLOB :actor || '/*' OR actor GLOB '*/' || :actor)  -- person/token
   AND (:action IS NULL OR action = :action)
   AND (:request_id IS NULL OR request_id = :request_id)
   AND (:since_ms IS NULL OR at_ms >= :since_ms)
@@ -34,7 +34,7 @@ ORDER BY seq DESC LIMIT :limit;
 SELECT seq, at_ms, actor, action, target, reason, before_json, after_json, request_id, details_json, previous_hash, hash
 FROM audit
 WHERE target = :target
-  AND (:actor IS NULL OR actor = :actor)
+  AND (:actor IS NULL OR actor = :actor OR actor GLOB :actor || '/*' OR actor GLOB '*/' || :actor)
   AND (:action IS NULL OR action = :action)
   AND (:request_id IS NULL OR request_id = :request_id)
   AND (:since_ms IS NULL OR at_ms >= :since_ms)
