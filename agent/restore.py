@@ -1,10 +1,11 @@
 """Putting a store back from a backup that was verified: the store side of `distctl restore`.
 
 Order: everything is copied into `DATA/restored`, where the store begins its next life and is looked at once more. Then a mark
-beside the store says that the exchange has begun, what is there is moved aside piece by piece and never removed, each new piece
-gets its name, the store as the last, and the mark goes. Concurrency: the right to write the store is held all the time, so no
-agent starts meanwhile. Crash: without the mark nothing has happened and the next run begins anew; with it no agent starts, and
-the next run does what is left. Each step of the exchange is done or not done, and shows which.
+beside the store says that the exchange has begun, the store that is there is moved aside with its WAL and never removed, each new
+piece gets its name, the store as the last, and the mark goes. Keys that are there stay: they are newer than those of a backup.
+Concurrency: the right to write the store is held all the time, so no agent starts meanwhile. Crash: without the mark nothing has
+happened and the next run begins anew; with it no agent starts, and the next run does what is left. Each step of the exchange is
+done or not done, and shows which.
 """
 
 from __future__ import annotations
@@ -113,11 +114,11 @@ def _owned(data: Path) -> Iterator[None]:
 
 def _prepare(found: Verdict, order: Order, clock: Clock, crash: CrashPoint) -> Restored:
     data, manifest = order.data, found.manifest
-    there = [name for name in (STORE, *_BESIDE, *KEPT_FOLDERS) if (data / name).exists()]
+    there = [name for name in (STORE, *_BESIDE) if (data / name).exists()]
     if there and not order.replace:
         raise ConflictError(
             f"{data} holds {', '.join(there)} already",
-            hint="With --replace they are moved aside under a name with the date, and kept",
+            hint="With --replace it is moved aside under a name with the date, and kept",
             code="store-there",
         )
     site = manifest.site or order.site
@@ -131,6 +132,8 @@ def _prepare(found: Verdict, order: Order, clock: Clock, crash: CrashPoint) -> R
         remove(stage)
     stage.mkdir(mode=0o700)
     for entry in manifest.files:
+        if any(entry.path.startswith(f"{kept}/") and (data / kept).exists() for kept in KEPT_FOLDERS):
+            continue  # keys that are there are newer than those of the backup
         target = stage / entry.path
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if copy_file(found.path / entry.path, target) != entry.model_copy(update={"path": target.name}):
@@ -250,10 +253,10 @@ def _interrupted(data: Path) -> Restored | None:
 def _exchange(data: Path, begun: Restored, crash: CrashPoint) -> None:
     """Move aside and give the new pieces their names, the store as the last; what is done already is not done again."""
     stage = data / _STAGE
+    if begun.aside and (stage / STORE).exists():
+        _move_aside(data, data / begun.aside, crash)
     for name in (*KEPT_FOLDERS, STORE):
         if (stage / name).exists():
-            if begun.aside:
-                _move_aside(data, name, data / begun.aside, crash)
             crash("restore.before_publish")
             (stage / name).rename(data / name)
             sync_folder(data)
@@ -264,12 +267,12 @@ def _exchange(data: Path, begun: Restored, crash: CrashPoint) -> None:
     sync_folder(data)
 
 
-def _move_aside(data: Path, name: str, aside: Path, crash: CrashPoint) -> None:
+def _move_aside(data: Path, aside: Path, crash: CrashPoint) -> None:
     """The store goes after its WAL: whoever finds a store here finds it without one of another's."""
     if not aside.exists():
         aside.mkdir(mode=0o700)
         _give_to_owner(data, aside)
-    for piece in (*(_BESIDE if name == STORE else ()), name):
+    for piece in (*_BESIDE, STORE):
         if (data / piece).exists():
             (data / piece).rename(aside / piece)
             sync_folder(aside)

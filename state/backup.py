@@ -1,7 +1,7 @@
 """Copies of a store: made while it is written, looked at as a whole before they count, and noted in the store they are of.
 
 Concurrency: a copy is one read transaction. As long as it is open the WAL cannot be reset and grows by what is written, so the
-copy goes as fast as the disk allows with short pauses, in which the writer gets the disk (docs/decisions/011). Crash: what was
+copy goes as fast as the disk allows with short pauses, in which the writer gets the disk (docs/decisions/012). Crash: what was
 copied so far is no store that anybody opens; who made it removes it.
 """
 
