@@ -110,7 +110,7 @@ class _BoundedTransport(httpx.AsyncBaseTransport):
         raise DeniedError(f"the hub {self._hub} refuses: {said}", hint=hint, code=visible(problem.code[:60]))
 
     def _translated(self, error: Exception) -> DistctlError:
-        tls = next((one for one in _causes(error) if isinstance(one, ssl.SSLError)), None)
+        tls = next((one for one in _causes(error) if isinstance(one, ssl.SSLError) and not _is_cut(one)), None)
         if tls is not None:
             return self._distrust(tls)
         what = visible(str(error) or type(error).__name__)[:_SHOWN]
@@ -160,6 +160,11 @@ _REFUSES_OURS: Final = (
     "ALERT_DECRYPT_ERROR",
 )
 _VERSIONS: Final = ("PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS", "WRONG_VERSION_NUMBER")
+
+
+def _is_cut(error: ssl.SSLError) -> bool:
+    """Whether the other end just went away."""
+    return isinstance(error, ssl.SSLWantReadError | ssl.SSLEOFError)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

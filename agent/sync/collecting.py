@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
-from typing import Final
 
-from agent.sync.frames import FRAME_EVENTS, Segment
+from agent.sync.frames import FRAME_EVENTS, FULL_BYTES, Segment, size_of
 from state import streams
 from state.model.event import Event
 from state.model.stream import BEGINNING, Mark
 from state.streams import Marks, PeerId
-
-ENOUGH_BYTES: Final = 4 * 1024 * 1024
-"""Data of one frame before compression; the event that passes it still goes along."""
 
 
 def shares(owed: Mapping[int, int], weights: Mapping[int, int], room: int) -> dict[int, int]:
@@ -38,10 +34,10 @@ def collect(
     """The next frame for `peer`, which has of our streams of `epoch` what `after` says."""
     ends = streams.sent(connection, peer, epoch=epoch)
     owed = {tier: end.seq - after.get(tier, BEGINNING).seq for tier, end in ends.items()}
-    segments, room = [], ENOUGH_BYTES
+    segments, room = [], FULL_BYTES
     for tier, count in shares(owed, weights, FRAME_EVENTS).items():
         segment = _segment(connection, peer, epoch, tier, after.get(tier, BEGINNING), count, room)
-        room -= sum(len(event.data) for event in segment.events)
+        room -= sum(size_of(event) for event in segment.events)
         segments.append(segment)
         if room <= 0:
             break
@@ -54,7 +50,7 @@ def _segment(
     events: list[Event] = []
     for event in streams.events_after(connection, peer, epoch=epoch, tier=tier, seq=after.seq, limit=count):
         events.append(event)
-        room -= len(event.data)
+        room -= size_of(event)
         if room <= 0:
             break
     return Segment(tier=tier, after=after, events=events)

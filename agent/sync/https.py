@@ -14,7 +14,7 @@ from starlette.responses import Response
 from agent.identity.judgement import AgentIdentity
 from agent.identity.listener import Listener, read_body
 from agent.sync.fencing import LinkFencedError, cure
-from agent.sync.frames import BODY_BYTES
+from agent.sync.frames import BODY_BYTES, CONTENT_TYPE
 from agent.sync.hub import Hub
 from agent.sync.wire import PROBLEM_TYPE, Hello, Pull, PushReply, Refusal, Welcome, read
 from state.model.errors import DistctlError, RejectedError
@@ -26,7 +26,6 @@ PULL: Final = "/sync/1/pull"
 DEAD_AFTER: Final = 30.0
 """Seconds after which a call without an answer is given up and the hub is dialled again."""
 
-_FRAME_TYPE: Final = "application/vnd.distctl.frame"
 _HEAD_BYTES: Final = 1024 * 1024
 _Answer: TypeAlias = Callable[[str, bytes], Awaitable[Response]]
 Said = TypeVar("Said", bound=BaseModel)
@@ -45,7 +44,7 @@ def add_routes(listener: Listener, hub: Callable[[], Hub]) -> None:
         return _json(await hub().push(site, body))
 
     async def pull(site: str, body: bytes) -> Response:
-        return Response(await hub().pull(site, read(Pull, _object(body))), media_type=_FRAME_TYPE)
+        return Response(await hub().pull(site, read(Pull, _object(body))), media_type=CONTENT_TYPE)
 
     for path, answer, limit in ((HELLO, hello, _HEAD_BYTES), (PUSH, push, BODY_BYTES), (PULL, pull, _HEAD_BYTES)):
         listener.add(path, _refusing(answer, limit))
@@ -97,7 +96,7 @@ class HttpsExchange:
 
     async def push(self, frame: bytes) -> PushReply:
         """Hand up a frame."""
-        return self._read(PushReply, await self._call(PUSH, frame, _FRAME_TYPE))
+        return self._read(PushReply, await self._call(PUSH, frame, CONTENT_TYPE))
 
     async def pull(self, pull: Pull) -> bytes:
         """Ask for a frame."""

@@ -195,7 +195,7 @@ class Incoming:
             shown=rejected.shown if rejected else "",
             message=error.message,
             hint=error.hint,
-            raw=event.to_json() if isinstance(event, Event) else event.attributes,
+            raw=event.to_json() if isinstance(event, Event) else event.attributes + b"\n" + event.data,
         )
         dead_letters.add(connection, [letter], now=to_millis(self._clock.now()))
 
