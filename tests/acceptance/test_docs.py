@@ -23,7 +23,6 @@ from agent.control.schema import Condition, LaneRow, Status
 from agent.crash_points import VARIABLE
 from agent.estate.yaml_document import read_yaml
 from agent.record_reader import RecordReader
-from agent.start_count import SAFE_AFTER
 from agent.telemetry import Telemetry
 from connectors import registry
 from connectors.files.settings import SourceSettings
@@ -254,12 +253,6 @@ def test_the_german_export_of_the_files_page_is_read_as_declared() -> None:
 def test_every_state_of_a_delivery_is_explained() -> None:
     for state in DeliveryState:
         assert f"\n| `{state}` | " in OPERATING
-
-
-def test_the_service_is_started_often_enough_to_come_to_safe_mode() -> None:
-    burst = re.search(r"^StartLimitBurst=(\d+)$", OPERATING, re.MULTILINE)
-    assert burst
-    assert int(burst[1]) > SAFE_AFTER + 1, "a person may restart it once"
 
 
 def test_every_condition_is_explained() -> None:
