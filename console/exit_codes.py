@@ -33,7 +33,7 @@ MEANING: Final = {
     ExitCode.CONFLICT: "conflict: the plan changed, or somebody decided first",
     ExitCode.UNREACHABLE: "unreachable; nothing was done, safe to retry",
     ExitCode.WAITS: "waits for an approval",
-    ExitCode.UNHEALTHY: "unhealthy (`status --fail-on`, `doctor`, `audit verify`)",
+    ExitCode.UNHEALTHY: "unhealthy (`status --fail-on`, `doctor`, `audit verify`, `verify`)",
     ExitCode.IN_DOUBT: "in doubt: do not retry, look",
     ExitCode.INTERRUPTED: "interrupted by the keyboard",
 }
