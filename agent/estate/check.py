@@ -17,8 +17,8 @@ from pydantic import BaseModel
 from agent.estate.compiled import CompiledFlow, compile_flow
 from agent.estate.connections import Connection, End
 from agent.estate.contract_fields import check_fields
-from agent.estate.hub_check import check_hub
 from agent.estate.findings import Finding, Severity, in_order
+from agent.estate.hub_check import check_hub
 from agent.estate.load import Loaded, load
 from agent.estate.people_check import check_people
 from agent.estate.samples import Sample

@@ -40,6 +40,8 @@ ROUTES = {
     "GET /health": Action.HEALTH,
     "GET /metrics": Action.READ,
     "GET /openapi.json": Action.READ,
+    "GET /v1/agents": Action.READ,
+    "GET /v1/agents/{site}": Action.READ,
     "GET /v1/audit": Action.READ,
     "GET /v1/audit/verdict": Action.READ,
     "GET /v1/caller": Action.READ,
@@ -55,6 +57,10 @@ ROUTES = {
     "GET /v1/tokens": Action.ADMINISTER,
     "GET /v1/trace": Action.READ,
     "POST /v1/agent/resume": Action.OPERATE,
+    "POST /v1/agents/{site}/adopt": Action.ADMINISTER,
+    "POST /v1/agents/{site}/allow": Action.ADMINISTER,
+    "POST /v1/agents/{site}/deny": Action.ADMINISTER,
+    "POST /v1/agents/{site}/invite": Action.ADMINISTER,
     "POST /v1/backups": Action.OPERATE,
     "POST /v1/estate/reload": Action.ENGINEER,
     "POST /v1/tokens": Action.ADMINISTER,
@@ -184,7 +190,7 @@ def a_target(route: str) -> tuple[str, str]:
     method, path = route.split()
     for name in ("{number}", "{event:path}", "{delivery}"):
         path = path.replace(name, "7")
-    return method, path.replace("{name}", "ci")
+    return method, path.replace("{name}", "ci").replace("{site}", "south")
 
 
 @pytest.mark.parametrize("role", Role)
@@ -336,6 +342,14 @@ async def test_a_token_holds_to_the_last_millisecond(rig: Rig) -> None:
     assert (await rig.subject(by_header(text))).name == "ada"
     rig.clock.advance(timedelta(milliseconds=1))
     assert (await rig.refusal(by_header(text))).code == "token-expired"
+
+
+@pytest.mark.parametrize(("ago", "is_noted"), [(59_999, False), (60_000, True)])
+async def test_a_use_is_noted_once_a_minute_and_costs_no_write_otherwise(rig: Rig, ago: int, is_noted: bool) -> None:
+    text, token = a_token(1, last_used_at=to_millis(NOW) - ago)
+    rig.knows((text, token))
+    await rig.subject(by_header(text))
+    assert rig.register.used == ([("ci-1", NOW)] if is_noted else [])
 
 
 async def test_a_store_that_does_not_answer_admits_no_token_and_still_tells_the_health(rig: Rig) -> None:

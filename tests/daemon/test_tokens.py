@@ -192,6 +192,16 @@ async def test_a_token_says_how_it_stands(office: TokenOffice) -> None:
     assert token.scope.issued_by == "root"
 
 
+async def test_of_uses_at_the_same_moment_the_first_is_kept(office: TokenOffice, database: Database) -> None:
+    text, token = await office.create(a_wish(), ESTATE, by="root")
+    now = to_millis(NOON)
+    for used, kept in ((now, now), (now + 59_999, now), (now - 5_000, now), (now + 60_000, now + 60_000)):
+        await database.write(partial(tokens.note_use, token=token.id, now=used))
+        found = await database.read(partial(tokens.find, text=text))
+        assert found is not None
+        assert found.last_used_at == kept
+
+
 async def test_the_store_keeps_no_token_for_longer_than_a_year(database: Database) -> None:
     def cheat(connection: sqlite3.Connection) -> None:
         connection.execute(
