@@ -38,6 +38,11 @@ class Link(Protocol):
     """The link of an agent with others. Changes of the estate are told by `adopt`."""
 
     @property
+    def identity(self) -> HubIdentity | None:
+        """Who may call; of a hub that listens."""
+        ...
+
+    @property
     def troubles(self) -> list[str]:
         """What does not work at the moment, one sentence each."""
         ...
@@ -70,6 +75,7 @@ def link_of(
 class NoLink:
     """An agent that stands alone."""
 
+    identity: HubIdentity | None = None
     troubles: list[str] = []  # noqa: RUF012  nothing is ever added
 
     def adopt(self, compiled: CompiledEstate) -> None:
@@ -147,6 +153,8 @@ class HubLink:
 
 class HubDialler:
     """A site: it dials the hub, as soon as it is enrolled."""
+
+    identity: HubIdentity | None = None
 
     def __init__(self, ground: Ground, compiled: CompiledEstate, data: Path, spec: HubSpec, *, on_owed: OnOwed) -> None:
         self._ground = ground

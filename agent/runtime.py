@@ -35,6 +35,7 @@ from agent.crash_points import CrashPoint
 from agent.estate.check import load_checked
 from agent.estate.compiled import CompiledEstate, compile_estate
 from agent.estate.watch import watch
+from agent.fleet import Fleet
 from agent.lanes import open_lanes
 from agent.leases import Leases
 from agent.link import Link, link_of
@@ -371,6 +372,13 @@ class Agent:
             reload=self.reload,
             resume=self.resume,
             back_up=self._back_up,
+            fleet=Fleet(
+                self._ground.database,
+                site=self._ground.site,
+                estate=lambda: self._compiled.estate,
+                identity=lambda: self._link.identity,
+                clock=self._ground.clock,
+            ),
         )
 
     def _troubles(self) -> Sequence[str]:

@@ -217,6 +217,20 @@ TOKENS: Final = Listing(
     empty="no tokens",
 )
 
+AGENTS: Final = Listing(
+    columns=(
+        Column(title="AGENT", value=lambda row: row.agent),
+        Column(title="STATE", value=lambda row: row.state),
+        Column(title="HEARD", value=lambda row: row.heard_at),
+        _number("WAITING", lambda row: row.waiting),
+        _number("EPOCH", lambda row: row.epoch or None),
+        Column(title="CERTIFICATE UNTIL", value=lambda row: row.certificate_until),
+        Column(title="REASON", value=lambda row: row.reason),
+        Column(title="TO DO", value=lambda row: row.to_do),
+    ),
+    empty="no other agents",
+)
+
 BACKUPS: Final = Listing(
     columns=(
         Column(title="BACKUP", value=lambda one: one.name),

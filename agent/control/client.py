@@ -7,7 +7,7 @@ It speaks HTTP with the standard library: httpx alone takes longer to import tha
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException, IncompleteRead
 from pathlib import Path
 from typing import Final, TypeVar
@@ -18,6 +18,8 @@ from pydantic import BaseModel, ValidationError
 from agent.control.desk import BACKUP_SECONDS, VERIFY_SECONDS
 from agent.control.endpoint import connect
 from agent.control.schema import (
+    AgentDetail,
+    AgentRow,
     Answer,
     AuditRow,
     AuditVerdict,
@@ -31,6 +33,7 @@ from agent.control.schema import (
     Health,
     InDoubtDetail,
     InDoubtRow,
+    Invitation,
     IssuedToken,
     LaneRow,
     Page,
@@ -172,12 +175,36 @@ class ControlClient:
 
         Raises `ConflictError` where it is not in it, `ConfigError` where its estate is wrong, `InDoubtError` as `reload`.
         """
-        self._change("/v1/agent/resume", reason=reason)
+        self._change("/v1/agent/resume", {"reason": reason})
 
     def back_up(self, folder: Path) -> BackupMade:
         """Publish a verified backup in `folder`; waits as long as the agent may take. Raises `InDoubtError` as `reload`."""
-        body = self._change("/v1/backups", deadline=BACKUP_SECONDS + self._deadline, folder=str(folder))
+        body = self._change("/v1/backups", {"folder": str(folder)}, deadline=BACKUP_SECONDS + self._deadline)
         return self._parse(BackupMade, body)
+
+    def agents(self) -> Page[AgentRow]:
+        """The other agents: all of them at the hub, the hub at a site."""
+        return self._get(Page[AgentRow], "/v1/agents")
+
+    def agent(self, site: str) -> AgentDetail:
+        """One of them. Raises `NotFoundError`."""
+        return self._get(AgentDetail, f"/v1/agents/{_part(site)}")
+
+    def invite_agent(self, site: str) -> Invitation:
+        """A token that enrols the agent of that site, once and soon. Raises `ConflictError` where this agent is no hub."""
+        return self._parse(Invitation, self._change(f"/v1/agents/{_part(site)}/invite"))
+
+    def adopt_agent(self, site: str, *, reason: str) -> AgentDetail:
+        """Let a fenced site go on in a new epoch. Raises `ConflictError` where it is not fenced, `InDoubtError` as `reload`."""
+        return self._parse(AgentDetail, self._change(f"/v1/agents/{_part(site)}/adopt", {"reason": reason}))
+
+    def deny_agent(self, site: str, *, reason: str) -> AgentDetail:
+        """Keep the agents that the site has had until now out, at once."""
+        return self._parse(AgentDetail, self._change(f"/v1/agents/{_part(site)}/deny", {"reason": reason}))
+
+    def allow_agent(self, site: str, *, reason: str) -> AgentDetail:
+        """End a denial."""
+        return self._parse(AgentDetail, self._change(f"/v1/agents/{_part(site)}/allow", {"reason": reason}))
 
     def tokens(self, *, revoked: bool = False, limit: int = 100, cursor: str | None = None) -> Page[TokenRow]:
         """Tokens, newest first; with `revoked` those too that were revoked."""
@@ -198,15 +225,23 @@ class ControlClient:
         `expires` is a duration such as `90d`. Raises `ConflictError` where the name is taken, `ConfigError` where it would be
         more than its person, `InDoubtError` as `reload`: a token whose text nobody saw is to be revoked.
         """
-        wish = {"name": name, "person": person, "role": roles, "expires": expires, "site": sites}
-        path = "/v1/tokens"
-        return self._parse(IssuedToken, self._change(path, **wish, **({"everywhere": "true"} if everywhere else {})))
+        wish: dict[str, str | Sequence[str]] = {
+            "name": name,
+            "person": person,
+            "role": roles,
+            "expires": expires,
+            "site": sites,
+            "everywhere": str(everywhere).lower(),
+        }
+        return self._parse(IssuedToken, self._change("/v1/tokens", wish))
 
     def revoke_token(self, name: str, *, reason: str) -> None:
         """End a token now. Raises `NotFoundError`, and `InDoubtError` as `reload`."""
-        self._change(f"/v1/tokens/{quote(name, safe='', errors='replace')}/revoke", reason=reason)
+        self._change(f"/v1/tokens/{_part(name)}/revoke", {"reason": reason})
 
-    def _change(self, path: str, *, deadline: float | None = None, **query: str | Sequence[str]) -> bytes:
+    def _change(
+        self, path: str, query: Mapping[str, str | Sequence[str]] | None = None, *, deadline: float | None = None
+    ) -> bytes:
         if self._site:
             self.health()  # before anything changes: is it the agent that is meant?
         target = f"{path}?{urlencode(query, doseq=True, errors='replace')}" if query else path
@@ -310,3 +345,8 @@ def _in_doubt(path: Path, error: Exception) -> InDoubtError:
 def _silence(path: Path, error: Exception) -> str:
     reason = "it took too long" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
     return f"the agent at {path} did not answer: {reason}"
+
+
+def _part(text: str) -> str:
+    """A part of a path."""
+    return quote(text, safe="", errors="replace")

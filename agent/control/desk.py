@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from agent.control.schema import (
+    AgentDetail,
+    AgentRow,
     AuditRow,
     AuditVerdict,
     BackupMade,
@@ -17,6 +19,7 @@ from agent.control.schema import (
     Health,
     InDoubtDetail,
     InDoubtRow,
+    Invitation,
     IssuedToken,
     LaneRow,
     Page,
@@ -116,6 +119,30 @@ class Desk(Protocol):
 
     async def back_up(self, *, caller: str, folder: str) -> BackupMade:
         """Publish a verified backup in `folder`, within `BACKUP_SECONDS`."""
+        ...
+
+    async def agents(self) -> Page[AgentRow]:
+        """The other agents: all of them at the hub, the hub at a site."""
+        ...
+
+    async def agent(self, site: str) -> AgentDetail:
+        """One of them."""
+        ...
+
+    async def invite_agent(self, site: str, *, caller: str) -> Invitation:
+        """A token that enrols the agent of that site, once and soon. Of a hub."""
+        ...
+
+    async def adopt_agent(self, site: str, *, caller: str, reason: str) -> AgentDetail:
+        """Let the store that says hello next for a fenced site go on, in a new epoch. Of a hub."""
+        ...
+
+    async def deny_agent(self, site: str, *, caller: str, reason: str) -> AgentDetail:
+        """Keep the agents that the site has had until now out, at once. Of a hub."""
+        ...
+
+    async def allow_agent(self, site: str, *, caller: str, reason: str) -> AgentDetail:
+        """End a denial. Of a hub."""
         ...
 
     async def tokens(self, part: Slice, *, revoked: bool = False) -> Page[TokenRow]:

@@ -348,6 +348,34 @@ class BackupMade(Answer):
     backup: BackupRow
 
 
+class AgentRow(_Wire):
+    """Another agent as this one knows it. `waiting` are events that it does not have yet; `said` is what it told of itself."""
+
+    agent: str = Field(description="its site")
+    state: str = Field(description="open, fenced, adopting, denied or never heard")
+    reason: str = ""
+    to_do: str = Field("", description="what a person does about it")
+    epoch: int = 0
+    heard_at: Instant | None = None
+    waiting: int = 0
+    certificate_until: Instant | None = None
+    said: dict[str, Any] = {}
+
+
+class AgentDetail(Answer):
+    """One other agent."""
+
+    agent: AgentRow
+
+
+class Invitation(Answer):
+    """What enrols the agent of a site, once."""
+
+    invited: str = Field(description="the site")
+    token: str
+    expires_at: Instant
+
+
 class Caller(_Wire):
     """Who the operating system says is asking."""
 

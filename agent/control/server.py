@@ -28,6 +28,8 @@ from agent.control.desk import Desk, Slice
 from agent.control.endpoint import listen
 from agent.control.peer import IdentifyingProtocol
 from agent.control.schema import (
+    AgentDetail,
+    AgentRow,
     AuditRow,
     AuditVerdict,
     BackupMade,
@@ -40,6 +42,7 @@ from agent.control.schema import (
     Health,
     InDoubtDetail,
     InDoubtRow,
+    Invitation,
     IssuedToken,
     LaneRow,
     Page,
@@ -89,6 +92,7 @@ def make_app(desk: Desk, gate: Gate) -> FastAPI:
     _add_details(app, desk)
     _add_monitoring(app, desk)
     _add_changes(app, desk)
+    _add_agents(app, desk)
     _add_tokens(app, desk, gate)
     return app
 
@@ -275,6 +279,32 @@ def _add_changes(app: FastAPI, desk: Desk) -> None:
     @app.post("/v1/backups", **needs(Action.OPERATE))
     async def back_up(actor: _Actor, folder: Annotated[str, Query(min_length=1, max_length=4096)]) -> BackupMade:
         return await desk.back_up(caller=actor, folder=folder)
+
+
+def _add_agents(app: FastAPI, desk: Desk) -> None:
+    @app.get("/v1/agents", **needs(Action.READ))
+    async def agents() -> Page[AgentRow]:
+        return await desk.agents()
+
+    @app.get("/v1/agents/{site}", **needs(Action.READ))
+    async def agent(site: str) -> AgentDetail:
+        return await desk.agent(site)
+
+    @app.post("/v1/agents/{site}/invite", **needs(Action.ADMINISTER))
+    async def invite(site: str, actor: _Actor) -> Invitation:
+        return await desk.invite_agent(site, caller=actor)
+
+    @app.post("/v1/agents/{site}/adopt", **needs(Action.ADMINISTER))
+    async def adopt(site: str, actor: _Actor, reason: _Reason) -> AgentDetail:
+        return await desk.adopt_agent(site, caller=actor, reason=reason)
+
+    @app.post("/v1/agents/{site}/deny", **needs(Action.ADMINISTER))
+    async def deny(site: str, actor: _Actor, reason: _Reason) -> AgentDetail:
+        return await desk.deny_agent(site, caller=actor, reason=reason)
+
+    @app.post("/v1/agents/{site}/allow", **needs(Action.ADMINISTER))
+    async def allow(site: str, actor: _Actor, reason: _Reason) -> AgentDetail:
+        return await desk.allow_agent(site, caller=actor, reason=reason)
 
 
 def _add_tokens(app: FastAPI, desk: Desk, gate: Gate) -> None:

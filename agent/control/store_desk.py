@@ -21,6 +21,8 @@ from agent.control.desk import VERIFY_SECONDS, Slice
 from agent.control.gauges import expose
 from agent.control.issuing import TokenOffice
 from agent.control.schema import (
+    AgentDetail,
+    AgentRow,
     AuditRow,
     AuditVerdict,
     BackupMade,
@@ -34,6 +36,7 @@ from agent.control.schema import (
     Health,
     InDoubtDetail,
     InDoubtRow,
+    Invitation,
     IssuedToken,
     LaneRow,
     Page,
@@ -43,6 +46,7 @@ from agent.control.schema import (
     TokenRow,
     TraceView,
 )
+from agent.fleet import Fleet
 from state import audit, views
 from state.database import Database
 from state.model.clock import Clock, to_millis
@@ -71,6 +75,7 @@ class Running:
     reload: Callable[[str], Awaitable[bool]]  # in the name of; answers whether the estate changed
     resume: Callable[[str, str], Awaitable[None]]  # in the name of, with its reason
     back_up: Callable[[str, str], Awaitable[BackupRow]]  # in the name of, into a folder
+    fleet: Fleet
 
 
 class StoreDesk:
@@ -220,6 +225,34 @@ class StoreDesk:
         """Publish a verified backup in `folder`."""
         row = await self._running.back_up(caller, folder)
         return BackupMade(**self._about(), backup=row)
+
+    async def agents(self) -> Page[AgentRow]:
+        """The other agents: all of them at the hub, the hub at a site."""
+        return Page[AgentRow](**self._about(), items=await self._running.fleet.agents())
+
+    async def agent(self, site: str) -> AgentDetail:
+        """One of them."""
+        return AgentDetail(**self._about(), agent=await self._running.fleet.agent(site))
+
+    async def invite_agent(self, site: str, *, caller: str) -> Invitation:
+        """A token that enrols the agent of that site, once and soon."""
+        invited = await self._running.fleet.invite(site, by=caller)
+        return Invitation(**self._about(), invited=invited.site, token=invited.token, expires_at=invited.expires_at)
+
+    async def adopt_agent(self, site: str, *, caller: str, reason: str) -> AgentDetail:
+        """Let the store that says hello next for a fenced site go on, in a new epoch."""
+        row = await self._running.fleet.adopt(site, by=caller, reason=visible(reason))
+        return AgentDetail(**self._about(), agent=row)
+
+    async def deny_agent(self, site: str, *, caller: str, reason: str) -> AgentDetail:
+        """Keep the agents that the site has had until now out, at once."""
+        row = await self._running.fleet.deny(site, by=caller, reason=visible(reason))
+        return AgentDetail(**self._about(), agent=row)
+
+    async def allow_agent(self, site: str, *, caller: str, reason: str) -> AgentDetail:
+        """End a denial."""
+        row = await self._running.fleet.allow(site, by=caller, reason=visible(reason))
+        return AgentDetail(**self._about(), agent=row)
 
     async def tokens(self, part: Slice, *, revoked: bool = False) -> Page[TokenRow]:
         """Tokens that were not revoked; with `revoked` the others too."""

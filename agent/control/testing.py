@@ -16,6 +16,8 @@ from pydantic import BaseModel
 from agent.control.access import Gate, Refusal
 from agent.control.desk import Desk, Slice
 from agent.control.schema import (
+    AgentDetail,
+    AgentRow,
     AuditRow,
     AuditVerdict,
     BackupMade,
@@ -30,6 +32,7 @@ from agent.control.schema import (
     Health,
     InDoubtDetail,
     InDoubtRow,
+    Invitation,
     IssuedToken,
     LaneRow,
     Page,
@@ -68,6 +71,8 @@ class WrittenDesk:
     first_bad: int | None = None
     failure: Exception | None = None
     reloaded_by: list[str] = field(default_factory=list)
+    agent_rows: list[AgentRow] = field(default_factory=list)
+    agent_changes: list[tuple[str, str, str, str]] = field(default_factory=list)  # what, to whom, who and why
     resumed_by: list[tuple[str, str]] = field(default_factory=list)  # who and why
     backed_up_by: list[tuple[str, str]] = field(default_factory=list)  # who and into which folder
     token_rows: list[TokenRow] = field(default_factory=list)
@@ -182,6 +187,40 @@ class WrittenDesk:
         self.backed_up_by.append((caller, folder))
         name = "dc-north-20260302T090012Z"
         return BackupMade(**self._about(), backup=BackupRow(name=name, path=f"{folder}/{name}", taken_at=NOW, size=1))
+
+    async def agents(self) -> Page[AgentRow]:
+        """What its rows say."""
+        return Page[AgentRow](**self._about(), items=self.agent_rows)
+
+    async def agent(self, site: str) -> AgentDetail:
+        """The row of that site."""
+        about, found = self._about(), {row.agent: row for row in self.agent_rows}
+        if site not in found:
+            raise NotFoundError(f"there is no agent of {site}", code="unknown-site")
+        return AgentDetail(**about, agent=found[site])
+
+    async def invite_agent(self, site: str, *, caller: str) -> Invitation:
+        """Notes who asked."""
+        about = self._about()
+        self.agent_changes.append(("invite", site, caller, ""))
+        return Invitation(**about, invited=site, token=f"distctl-invitation-of-{site}", expires_at=NOW)
+
+    async def adopt_agent(self, site: str, *, caller: str, reason: str) -> AgentDetail:
+        """Notes who asked, and why."""
+        return await self._note_change("adopt", site, caller, reason)
+
+    async def deny_agent(self, site: str, *, caller: str, reason: str) -> AgentDetail:
+        """Notes who asked, and why."""
+        return await self._note_change("deny", site, caller, reason)
+
+    async def allow_agent(self, site: str, *, caller: str, reason: str) -> AgentDetail:
+        """Notes who asked, and why."""
+        return await self._note_change("allow", site, caller, reason)
+
+    async def _note_change(self, change: str, site: str, caller: str, reason: str) -> AgentDetail:
+        detail = await self.agent(site)
+        self.agent_changes.append((change, site, caller, reason))
+        return detail
 
     async def tokens(self, part: Slice, *, revoked: bool = False) -> Page[TokenRow]:
         """All of them."""

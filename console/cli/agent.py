@@ -52,6 +52,29 @@ def run(
 
 
 @app.command()
+def enrol(
+    context: typer.Context,
+    hub: Annotated[str, typer.Option(help="The address of the hub: https://host:port.")],
+    token: Annotated[
+        str,
+        typer.Option(envvar="DISTCTL_INVITATION", help="The invitation that the hub's `distctl agents invite` gave."),
+    ],
+) -> None:
+    """Make this site's agent one of the hub's. Its key never leaves this machine; an agent that runs takes it up by itself."""
+    import asyncio
+
+    from agent.clock import SystemClock
+    from agent.identity.enrolment import enrol as enrol_at
+    from agent.identity.invitation import Token
+
+    session = session_of(context)
+    data = session.data_path(session.site or Token.read(token).site)
+    data.mkdir(mode=0o750, parents=True, exist_ok=True)
+    identity = asyncio.run(enrol_at(hub, token, data, clock=SystemClock()))
+    session.output.say(f"{identity.site} is enrolled with {hub}; its certificate is renewed by itself")
+
+
+@app.command()
 def resume(
     context: typer.Context,
     reason: Annotated[str, typer.Option(help="Why it may go on; kept in the audit.")],

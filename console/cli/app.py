@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "dlq": ("console.cli.dlq", "Dead letters: records and deliveries set aside."),
     "indoubt": ("console.cli.indoubt", "Deliveries of which nobody can say whether they landed."),
     "audit": ("console.cli.audit", "Who did what and why, and whether the record is whole."),
+    "agents": ("console.cli.agents", "The other agents: how they stand, and who may come."),
     "token": ("console.cli.token", "Tokens by which remote people and scripts ask."),
     "backup": ("console.cli.backup", "Make a verified backup of an agent's store, or list those in a folder."),
     "verify": ("console.cli.verify", "Look at a backup as a whole; exit 9 and what is wrong with it."),

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from agent.control.desk import Slice
+from agent.control.schema import BackupRow
 from agent.control.store_desk import Running, StoreDesk
+from agent.fleet import Fleet
 from state import audit, checkpoints, dead_letters, estates, inbox
 from state.database import Database
 from state.dead_letters import Letter
@@ -158,25 +160,31 @@ def troubles() -> list[str]:
 
 @pytest.fixture
 def desk(database: Database, troubles: list[str]) -> StoreDesk:
-    return StoreDesk(database, running(troubles=troubles))
+    return StoreDesk(database, running(database, troubles=troubles))
 
 
-def running(*, estate: Estate = ESTATE, troubles: Sequence[str] = ()) -> Running:
+def running(database: Database, *, estate: Estate = ESTATE, troubles: Sequence[str] = ()) -> Running:
     async def reload(caller: str) -> bool:
         return caller == "ada"
 
     async def resume(caller: str, reason: str) -> None:
         assert (caller, reason) == ("ada", "done␛[2J␊by bob")
 
+    async def back_up(caller: str, folder: str) -> BackupRow:
+        raise AssertionError(f"{caller} was not asked for a backup in {folder}")
+
+    clock = FrozenClock(LATER)
     return Running(
         site="n",
         started_at=NOON,
-        clock=FrozenClock(LATER),
+        clock=clock,
         estate=lambda: estate,
         troubles=lambda: troubles,
         metrics=lambda: b"distctl_up 1.0\n",
         reload=reload,
         resume=resume,
+        back_up=back_up,
+        fleet=Fleet(database, site="n", estate=lambda: estate, identity=lambda: None, clock=clock),
     )
 
 
@@ -211,7 +219,7 @@ async def test_a_flow_shows_its_owner_and_what_its_source_yielded(desk: StoreDes
 
 
 async def test_a_flow_that_went_away_is_listed_while_it_owes(database: Database) -> None:
-    desk = StoreDesk(database, running(estate=ESTATE.model_copy(update={"flows": {}})))
+    desk = StoreDesk(database, running(database, estate=ESTATE.model_copy(update={"flows": {}})))
     [flow] = (await desk.flows()).items
     assert (flow.flow, flow.in_force, flow.owed) == ("f", False, 4)
 
@@ -232,7 +240,7 @@ async def test_events_are_found_by_flow_and_by_any_key_they_name(desk: StoreDesk
 
 async def test_a_flow_that_never_was_is_not_found_and_its_neighbour_is_named(database: Database) -> None:
     orders = ESTATE.flows["f"].model_copy(update={"flow": "orders"})
-    desk = StoreDesk(database, running(estate=ESTATE.model_copy(update={"flows": {"orders": orders}})))
+    desk = StoreDesk(database, running(database, estate=ESTATE.model_copy(update={"flows": {"orders": orders}})))
     for ask in (desk.events, desk.dead_letters, desk.in_doubt):
         with pytest.raises(NotFoundError, match="there is no flow ordrs") as refused:
             await ask(Slice(), flow="ordrs")

@@ -1,0 +1,154 @@
+"""The agents of an estate as one of them sees them: who answers, who is fenced and what to do, who may come at all."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from agent.control.schema import AgentRow
+from agent.identity.certificates import read_certificate
+from agent.identity.hub import HubIdentity, Invited
+from agent.sync.fencing import cure
+from agent.sync.needs import Fence, Reason
+from state import audit, life, peers, streams
+from state.database import Database
+from state.identities import Standing
+from state.life import Life
+from state.model.clock import Clock, to_millis
+from state.model.errors import ConflictError, NotFoundError
+from state.model.estate import Estate
+from state.model.suggestion import suggestion
+from state.peers import Peer, PeerState
+
+
+class Fleet:
+    """What people ask and tell the agent about the others."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        site: str,
+        estate: Callable[[], Estate],
+        identity: Callable[[], HubIdentity | None],
+        clock: Clock,
+    ) -> None:
+        """`identity` is that of a hub that listens; None elsewhere."""
+        self._database = database
+        self._site = site
+        self._estate = estate
+        self._identity = identity
+        self._clock = clock
+
+    async def agents(self) -> list[AgentRow]:
+        """Every agent of the estate but this one, by site: those that were never heard too."""
+        hub = self._estate().settings.hub
+        if hub is None:
+            return []
+        identity = self._identity()
+        standings = {one.site: one for one in identity.standings()} if identity else {}
+        expected = set(self._estate().sites) - {self._site} if identity else {hub.site}
+        return await self._database.read(partial(_rows, expected, standings, hub.site))
+
+    async def agent(self, site: str) -> AgentRow:
+        """One of them. Raises `NotFoundError`."""
+        rows = {row.agent: row for row in await self.agents()}
+        if site not in rows:
+            raise NotFoundError(f"there is no agent of {site}", hint=suggestion(site, rows), code="unknown-site")
+        return rows[site]
+
+    async def invite(self, site: str, *, by: str) -> Invited:
+        """A token that enrols the agent of that site once, within 15 minutes."""
+        return await self._hub().invite(site, by=by)
+
+    async def deny(self, site: str, *, by: str, reason: str) -> AgentRow:
+        """Keep the agents that the site has had until now out, at once."""
+        await self._hub().deny(site, reason=reason, by=by)
+        return await self.agent(site)
+
+    async def allow(self, site: str, *, by: str, reason: str) -> AgentRow:
+        """End a denial."""
+        await self._hub().allow(site, reason=reason, by=by)
+        return await self.agent(site)
+
+    async def adopt(self, site: str, *, by: str, reason: str) -> AgentRow:
+        """Let the store that says hello next for a fenced site go on, in a new epoch.
+
+        Raises `ConflictError` where the site is not fenced, or this is not the hub.
+        """
+        self._hub()
+        await self.agent(site)
+        await self._database.write(partial(self._adopt, site, by, reason), name="fleet.adopt")
+        return await self.agent(site)
+
+    def _adopt(self, site: str, by: str, reason: str, connection: sqlite3.Connection) -> None:
+        peer = peers.find(connection, site)
+        if peer is None or peer.state is not PeerState.FENCED:
+            raise ConflictError(
+                f"the agent of {site} is not fenced",
+                hint="`distctl agents list` says how each stands",
+                code="not-fenced",
+            )
+        peers.open_again(connection, peer, adopting=True)
+        audit.append(
+            connection,
+            at_ms=to_millis(self._clock.now()),
+            actor=by,
+            action="adopt",
+            target=f"agent {site}",
+            reason=reason,
+            before={"state": peer.state, "reason": peer.reason},
+            after={"state": PeerState.ADOPTING},
+        )
+
+    def _hub(self) -> HubIdentity:
+        identity = self._identity()
+        if identity is None:
+            hub = self._estate().settings.hub
+            hint = f"ask the agent of {hub.site}" if hub else "name a hub in estate.yaml"
+            raise ConflictError(f"the agent of {self._site} is not the hub", hint=hint, code="not-the-hub")
+        return identity
+
+
+def _rows(
+    expected: set[str], standings: Mapping[str, Standing], hub: str, connection: sqlite3.Connection
+) -> list[AgentRow]:
+    here = life.get(connection)
+    known = {peer.site: peer for peer in peers.list_all(connection)}
+    return [
+        _row(connection, here, site, known.get(site), standings.get(site), hub)
+        for site in sorted(expected | set(known) | set(standings))
+    ]
+
+
+def _row(
+    connection: sqlite3.Connection, here: Life, site: str, peer: Peer | None, standing: Standing | None, hub: str
+) -> AgentRow:
+    certificate = read_certificate(standing.certificate) if standing and standing.certificate else None
+    state, reason, cure_text = _state(peer, standing, hub)
+    return AgentRow(
+        agent=site,
+        state=state,
+        reason=reason,
+        to_do=cure_text,
+        epoch=peer.epoch if peer else 0,
+        heard_at=peer.heard_at if peer else None,
+        waiting=sum(streams.owed(connection, peer.id, epoch=here.epoch).values()) if peer else 0,
+        certificate_until=certificate.not_after if certificate else None,
+        said=peer.said if peer else {},
+    )
+
+
+def _state(peer: Peer | None, standing: Standing | None, hub: str) -> tuple[str, str, str]:
+    """How an agent stands, why, and what a person does about it."""
+    if standing and standing.is_denied:
+        return "denied", standing.denied_reason, "`distctl agents allow` ends it, an invitation gives it a new identity"
+    if peer is None or peer.epoch == 0:
+        site = peer.site if peer else standing.site if standing else ""
+        return "never heard", "", f"`distctl agents invite {site}`, then `distctl agent enrol` there" if site else ""
+    if peer.state is PeerState.FENCED:
+        return "fenced", peer.detail, cure(Fence(peer.site, Reason(peer.reason), peer.detail), hub=hub)
+    if peer.state is PeerState.ADOPTING:
+        return "adopting", "a person decided that it goes on", "start it: its next hello begins a new epoch"
+    return "open", "", ""
