@@ -16,11 +16,12 @@ import httpx
 import pytest
 
 from agent.clock import SystemClock
+from agent.identity.authority import Authority
 from agent.identity.certificates import make_key, make_request
 from agent.identity.enrolment import enrol
 from agent.identity.hub_client import hub_client
 from agent.identity.invitation import Token
-from agent.identity.site import SiteIdentity
+from agent.identity.site import SiteIdentity, certificate_in
 from agent.identity.testing import WHO, HubRig, free_port, listening, running_hub
 from agent.identity.tls import blind_context
 from agent.identity.wire import ENROL_PATH
@@ -100,7 +101,8 @@ async def test_the_secret_of_an_invitation_is_nowhere_at_the_hub(hub: HubRig, tm
 
 async def refused(hub: HubRig, token: str, data: Path, clock: FrozenClock) -> DeniedError:
     with pytest.raises(DeniedError) as error:
-        await enrol(hub.url, token, data, clock=clock)
+        async with asyncio.timeout(20):
+            await enrol(hub.url, token, data, clock=clock)
     assert not (data / "identity" / "agent.pem").exists()
     return error.value
 
@@ -450,6 +452,16 @@ async def fresh_listener(hub: HubRig) -> None:
             await asyncio.sleep(0.05)
             if not is_new:
                 return
+
+
+def test_a_certificate_for_another_key_is_not_taken(tmp_path: Path) -> None:
+    ours, theirs = make_key(), make_key()
+    authority = Authority.open(tmp_path / "ca", estate="acme", known=None, now=NOON)
+    issued = authority.certify_agent(theirs.public_key(), site="dc-north", enrolled_at=1, now=NOON)
+    answer = httpx.Response(200, json={"certificate": issued.pem})
+    assert certificate_in(answer, theirs) == issued
+    with pytest.raises(TransientError, match="certified another key than ours"):
+        certificate_in(answer, ours)
 
 
 # What lies in the data folder.

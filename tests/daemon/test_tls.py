@@ -61,7 +61,8 @@ async def ask(url: str, context: ssl.SSLContext, path: str = WHO, deadline: floa
 
 async def failure(asking: object) -> DistctlError:
     with pytest.raises(DistctlError) as error:
-        await asking  # type: ignore[misc]
+        async with asyncio.timeout(20):
+            await asking  # type: ignore[misc]
     return error.value
 
 
@@ -276,27 +277,30 @@ async def test_a_denial_holds_on_a_connection_that_is_open(hub: HubRig, tmp_path
     assert "is denied since 2026-03-02 12:00:00 UTC: stolen" in error.message
 
 
-async def test_a_denial_ends_a_call_that_waits(hub: HubRig, tmp_path: Path, clock: FrozenClock) -> None:
-    waiting = asyncio.Event()
+async def test_a_denial_ends_the_calls_of_that_site_that_wait_and_no_others(
+    hub: HubRig, tmp_path: Path, clock: FrozenClock
+) -> None:
+    waiting: asyncio.Queue[str] = asyncio.Queue()
+    news = asyncio.Event()
 
-    async def wait(request: Request, _: AgentIdentity) -> Response:
-        waiting.set()
-        await request.body()
-        await request.receive()  # which is that the line was cut
-        return Response(b"too late")
+    async def wait(_: Request, identity: AgentIdentity) -> Response:
+        waiting.put_nowait(identity.site)
+        await news.wait()
+        return Response(b"news")
 
     hub.listener.add("/test/1/wait", wait)
     north = await hub.enrol(tmp_path / "north", clock=clock)
     south = await hub.enrol(tmp_path / "south", clock=clock, site="dc-south")
     async with north.client() as client, south.client() as other:
-        assert (await other.post(WHO)).status_code == 200
         pulling = asyncio.ensure_future(client.post("/test/1/wait"))
+        others = asyncio.ensure_future(other.post("/test/1/wait"))
         async with asyncio.timeout(5):
-            await waiting.wait()
+            assert {await waiting.get(), await waiting.get()} == {"dc-north", "dc-south"}
             await hub.identity.deny("dc-north", reason="stolen", by="anna")
             error = await failure(pulling)
-        assert type(error) is TransientError
-        assert (await other.post(WHO)).json()["site"] == "dc-south"
+            news.set()
+            assert (await others).content == b"news"
+    assert type(error) is TransientError
 
 
 async def test_a_site_that_is_allowed_again_goes_on_with_its_certificate(
@@ -404,7 +408,9 @@ async def test_an_answer_that_trickles_ends_with_its_deadline(tmp_path: Path, cl
 
     async with await asyncio.start_server(trickle, "127.0.0.1", 0, ssl=listener_context(tmp_path, ours)) as server:
         url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        began = asyncio.get_running_loop().time()
         error = await failure(ask(url, client_context(ours.pem, now=clock.now), deadline=0.5))
+        assert asyncio.get_running_loop().time() - began < 5
     assert (type(error), error.code) == (TransientError, "hub-slow")
     assert "within 0.5 s" in error.message
 
@@ -443,6 +449,18 @@ async def test_strangers_that_say_nothing_are_cut_off_and_do_not_shut_out_agents
             with pytest.raises((OSError, asyncio.IncompleteReadError)):
                 await reader.readexactly(1)
             writer.transport.abort()
+
+
+async def test_strangers_beyond_the_limit_are_hung_up_on_at_once(hub: HubRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls_peer, "_STRANGERS", 2)
+    host, _, port = hub.url.removeprefix("https://").rpartition(":")
+    held = [await asyncio.open_connection(host, int(port), ssl=blind_context()) for _ in range(3)]
+    async with asyncio.timeout(5):  # outside: a TimeoutError is an OSError
+        with pytest.raises((OSError, asyncio.IncompleteReadError)):
+            await held[2][0].readexactly(1)
+    assert not any(reader.at_eof() for reader, _ in held[:2])
+    for _, writer in held:
+        writer.transport.abort()
 
 
 async def test_the_hub_goes_on_with_a_new_certificate_of_its_own(hub: HubRig, clock: FrozenClock) -> None:
