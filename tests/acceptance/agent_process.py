@@ -248,7 +248,7 @@ class AgentProcess:
         self.data = data
         self.log_path = data.with_name(f"{data.name}.log")
         self.client = ControlClient(socket_in(data))
-        self._command = leashed(
+        self.command = leashed(
             [
                 *(sys.executable, "-m", "console.cli.app", "--data", str(data)),
                 *("agent", "run", "--estate", str(estate), "--log", "json"),
@@ -287,7 +287,7 @@ class AgentProcess:
             (self.data / "starts").unlink()
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command,
+                self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

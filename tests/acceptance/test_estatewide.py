@@ -1,0 +1,212 @@
+"""Three agents as processes: a hub and two sites that enrol, keep in step, die, and are told apart from their copies."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.identity.testing import free_port
+from connectors.simulators.leash import leashed
+from tests.acceptance.agent_process import COLUMNS, ORDER, AgentProcess, Partner, open_partner, taken, until
+
+pytestmark = pytest.mark.slow
+
+SITES = ("hq", "north", "south")
+
+
+class Whole:
+    """The estate, its agents, the planner's folder in the north and the ERP at the hub."""
+
+    def __init__(self, folder: Path, erp: Partner) -> None:
+        self.folder = folder
+        self.erp = erp
+        self.url = f"https://127.0.0.1:{free_port()}"
+        self.agents: dict[str, AgentProcess] = {}
+        self.published: dict[str, int] = {}
+        for site in SITES:
+            self._write(site)
+
+    def agent(self, site: str, data: str = "") -> AgentProcess:
+        """The agent of a site, on a data folder of its own."""
+        name = data or site
+        made = AgentProcess(self.folder / "estates" / site, self.folder / "data" / name)
+        made.command = leashed(
+            [
+                *(sys.executable, "-m", "console.cli.app", "--data", str(made.data), "--site", site),
+                *("agent", "run", "--estate", str(self.folder / "estates" / site), "--log", "json"),
+            ]
+        )
+        self.agents[name] = made
+        return made
+
+    def distctl(self, *words: str, data: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """A command against one agent."""
+        return subprocess.run(
+            [sys.executable, "-m", "console.cli.app", "--data", str(self.folder / "data" / data), *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **environment},
+        )
+
+    def enrol(self, site: str) -> None:
+        """Invite the site at the hub and enrol its agent."""
+        invited = self.distctl("agents", "invite", site, "-o", "json", data="hq")
+        assert invited.returncode == 0, invited.stderr
+        token = json.loads(invited.stdout)["token"]
+        enrolled = self.distctl("agent", "enrol", "--hub", self.url, data=site, DISTCTL_INVITATION=token)
+        assert enrolled.returncode == 0, enrolled.stderr
+
+    def publish(self, *references: str) -> None:
+        """One file of the planner in the north with the next revision of each reference."""
+        lines = [",".join(COLUMNS)]
+        for reference in references:
+            revision = self.published[reference] = self.published.get(reference, 0) + 1
+            lines.append(f"{reference},{revision},SKU-1,5,EA,2026-12-01,2026-11-23")
+        path = self.folder / "planning" / f"reco-{sum(self.published.values()):06}.csv"
+        path.write_text("\n".join(lines) + "\n")
+        path.with_name(f"{path.name}.done").touch()
+
+    def arrived(self) -> bool:
+        """Whether the ERP holds every revision once and in order, and the south's warehouse as many."""
+        expected = {reference: list(range(1, count + 1)) for reference, count in self.published.items()}
+        left = len(list((self.folder / "wms").glob("*.json")))
+        return taken(self.erp) == expected and left == sum(self.published.values())
+
+    def row(self, site: str) -> dict[str, Any]:
+        """How the hub sees an agent."""
+        listed = self.distctl("agents", "list", "-o", "json", data="hq")
+        return next(row for row in json.loads(listed.stdout) if row["agent"] == site)
+
+    def _write(self, site: str) -> None:
+        home = self.folder / "estates" / site
+        systems: Mapping[str, Mapping[str, Any]] = {
+            "hq": {
+                "erp": {
+                    "connector": "http",
+                    "settings": {"base_url": self.erp.url, "path": "/orders"},
+                    "memory": {"key_lifetime": "1h"},
+                }
+            },
+            "north": {"planning": {"connector": "files", "settings": {"folder": str(self.folder / "planning")}}},
+            "south": {
+                "wms": {
+                    "connector": "files",
+                    "settings": {"folder": str(self.folder / "wms"), "name": "{subject}-{key}.json"},
+                }
+            },
+        }
+        fields = dict.fromkeys(COLUMNS, "string") | {"revision": "integer", "qty": "decimal"}
+        flow = {
+            "flow": "reco",
+            "owner": "planning@acme.example",
+            "tier": 1,
+            "source": {
+                "system": "planning",
+                "every": "500ms",
+                "settings": {"pattern": "reco-*.csv", "format": {"kind": "csv"}, "guard": {"kind": "done-marker"}},
+                "fields": fields | {"need": "date", "today": "date"},
+            },
+            "contract": "replenishment-recommendation/1",
+            "mapping": {
+                "fields": {
+                    "reco_id": "record.reco_id",
+                    "revision": "record.revision",
+                    "sku": "record.sku",
+                    "type": "'buy'",
+                    "status": "'approved'",
+                    "supplier": "'ACME'",
+                    "to_loc": "'NORTH'",
+                    "quantity": {"value": "record.qty", "unit": "record.uom"},
+                    "order_date": "record.today",
+                    "need_date": "record.need",
+                }
+            },
+            "targets": [{"system": name, "mapping": {"fields": ORDER}} for name in ("erp", "wms")],
+        }
+        port = self.url.rpartition(":")[2]
+        hub = {"site": "hq", "url": self.url, "listen": f"127.0.0.1:{port}"}
+        files = {
+            "estate.yaml": {"name": "acme", "environment": "test", "currency": "EUR", "hub": hub},
+            **{f"sites/{one}.yaml": {"site": one, "systems": systems[one]} for one in SITES},
+            "flows/reco.yaml": flow,
+        }
+        for name, content in files.items():
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+            (home / name).write_text(json.dumps(content))
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Iterator[Whole]:
+    for name in ("planning", "wms", "data"):
+        (tmp_path / name).mkdir()
+    with open_partner() as erp, ExitStack() as stack:
+        whole = Whole(tmp_path, erp)
+        for site in SITES:
+            stack.enter_context(whole.agent(site))
+        whole.agents["hq"].run()
+        for site in ("north", "south"):
+            whole.enrol(site)
+            whole.agents[site].run()
+        yield whole
+
+
+def test_sites_enrol_keep_in_step_and_survive_the_death_of_every_agent(whole: Whole) -> None:
+    whole.publish("R-1", "R-2")
+    until(whole.arrived, "both targets have it")
+    whole.agents["hq"].kill()
+    whole.publish("R-1", "R-3")
+    whole.agents["south"].kill()
+    whole.publish("R-2", "R-1")
+    whole.agents["north"].kill()
+    for site in SITES:
+        whole.agents[site].run() if site == "hq" else whole.agents[site].start()
+    until(whole.arrived, "everything arrives once and in order")
+    until(lambda: all(whole.row(site)["waiting"] == 0 for site in ("north", "south")), "everybody has everything")
+    assert {whole.row(site)["state"] for site in ("north", "south")} == {"open"}
+
+
+def test_a_copy_of_an_agent_is_fenced_and_a_person_decides_which_one_goes_on(whole: Whole) -> None:
+    whole.publish("R-1")
+    until(whole.arrived, "both targets have it")
+    north = whole.agents["north"]
+    north.stop()
+    shutil.copytree(north.data, whole.folder / "data" / "copy")
+    north.run()
+    whole.publish("R-1", "R-2")
+    until(whole.arrived, "the original goes on")
+    north.stop()
+    with whole.agent("north", data="copy") as copy:
+        copy.start()
+        until(lambda: whole.row("north")["state"] == "fenced", "the copy is found")
+        copy.stop()
+    north.start()
+    until(lambda: "is fenced" in north.log(), "the original is told")
+    assert "agents adopt north" in whole.row("north")["to_do"]
+    adopted = whole.distctl("agents", "adopt", "north", "--reason", "the copy was a mistake", data="hq")
+    assert adopted.returncode == 0, adopted.stderr
+    north.kill()
+    north.start()
+    whole.publish("R-1")
+    until(whole.arrived, "it goes on, in a new epoch")
+    assert (whole.row("north")["state"], whole.row("north")["epoch"]) == ("open", 2)
+
+
+def test_a_site_that_is_denied_is_out_within_seconds_and_keeps_what_it_has(whole: Whole) -> None:
+    denied = whole.distctl("agents", "deny", "north", "--reason", "stolen", data="hq")
+    assert denied.returncode == 0, denied.stderr
+    whole.publish("R-1")
+    north = whole.agents["north"]
+    until(lambda: any("stolen" in one for one in north.client.health().troubles), "the site says why", seconds=10)
+    assert taken(whole.erp) == {}
+    assert whole.distctl("agents", "allow", "north", "--reason", "found", data="hq").returncode == 0
+    until(whole.arrived, "what it kept arrives", seconds=90)
