@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from agent.crash_points import OF_A_HUB, OF_A_SITE
 from agent.identity.testing import free_port
 from connectors.simulators.leash import leashed
 from tests.acceptance.agent_process import COLUMNS, ORDER, AgentProcess, Partner, open_partner, taken, until
@@ -172,6 +174,21 @@ def test_sites_enrol_keep_in_step_and_survive_the_death_of_every_agent(whole: Wh
         whole.agents[site].run() if site == "hq" else whole.agents[site].start()
     until(whole.arrived, "everything arrives once and in order")
     until(lambda: all(whole.row(site)["waiting"] == 0 for site in ("north", "south")), "everybody has everything")
+    assert {whole.row(site)["state"] for site in ("north", "south")} == {"open"}
+
+
+def test_killed_at_any_commit_of_the_exchange_nothing_is_lost_doubled_or_out_of_order(whole: Whole) -> None:
+    whole.publish("R-1", "R-2")
+    until(whole.arrived, "both targets have it")
+    points = [("hq", point) for point in OF_A_HUB] + [("north", point) for point in OF_A_SITE]
+    for site, point in points:
+        agent = whole.agents[site]
+        agent.kill()
+        agent.start(crash_at=point)
+        whole.publish("R-1", "R-2")
+        assert agent.wait() == -signal.SIGKILL, f"{point} was not passed"
+        agent.start()
+    until(whole.arrived, "everything arrives once and in order", seconds=60)
     assert {whole.row(site)["state"] for site in ("north", "south")} == {"open"}
 
 
