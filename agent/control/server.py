@@ -276,7 +276,7 @@ def _add_changes(app: FastAPI, desk: Desk) -> None:
     async def resume(actor: _Actor, reason: _Reason) -> None:
         await desk.resume(caller=actor, reason=reason)
 
-    @app.post("/v1/backups", **needs(Action.OPERATE))
+    @app.post("/v1/backups", **needs(Action.ADMINISTER))
     async def back_up(actor: _Actor, folder: Annotated[str, Query(min_length=1, max_length=4096)]) -> BackupMade:
         return await desk.back_up(caller=actor, folder=folder)
 

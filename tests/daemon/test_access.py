@@ -61,7 +61,7 @@ ROUTES = {
     "POST /v1/agents/{site}/allow": Action.ADMINISTER,
     "POST /v1/agents/{site}/deny": Action.ADMINISTER,
     "POST /v1/agents/{site}/invite": Action.ADMINISTER,
-    "POST /v1/backups": Action.OPERATE,
+    "POST /v1/backups": Action.ADMINISTER,
     "POST /v1/estate/reload": Action.ENGINEER,
     "POST /v1/tokens": Action.ADMINISTER,
     "POST /v1/tokens/{name}/revoke": Action.ADMINISTER,
