@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import random
 from datetime import datetime, timedelta
+from typing import Final
 
 from state.model.retry import RetryPolicy, honoured
+
+OUTAGE: Final = RetryPolicy(longest=timedelta(minutes=1))
+"""How a target that is down is tried."""
 
 
 class Breaker:

@@ -55,7 +55,6 @@ from state.outbox import Outbox, Release, Settlement, fenced, next_fence
 _log = logging.getLogger("distctl.relay")
 _SHORTEST_IDLE: Final = 0.02
 _LONGEST_IDLE: Final = 30.0
-OUTAGE: Final = RetryPolicy(longest=timedelta(minutes=1))
 _STORE_PAUSE: Final = 1.0
 _STUMBLES: Final = 5
 """Calls in a row that got no clear answer count as an outage."""
@@ -87,7 +86,6 @@ class TargetTerms:
     name: str  # site/system
     limits: LimitSpec
     weights: Mapping[int, int]
-    outage: RetryPolicy = OUTAGE  # how a target that is down is tried
 
 
 @dataclass(slots=True)
@@ -118,6 +116,7 @@ class TargetRelay:
         lanes: Sequence[OpenLane],
         render: Render,
         leases: Leases,
+        breaker: Breaker,
         clock: Clock,
         dice: random.Random,
         crash: CrashPoint,
@@ -139,7 +138,7 @@ class TargetRelay:
         self._on_turn = on_turn
         self._on_sent = on_sent
         self._shares = FairShares(terms.weights)
-        self._breaker = Breaker(terms.outage, dice)
+        self._breaker = breaker
         self._stumbles = 0
         self._successes = 0
         self._success_marks: dict[DeliveryId, int] = {}  # how many successes there were when it last failed

@@ -13,10 +13,11 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from agent.breaker import OUTAGE, Breaker
 from agent.crash_points import CrashPoint
 from agent.estate.compiled import CompiledEstate, CompiledFlow
 from agent.estate.connections import merged_settings, source_settings
@@ -55,6 +56,7 @@ class Ground:
     crash: CrashPoint
     telemetry: Telemetry
     on_sent: Callable[[Collection[str]], None]  # these sites are to have something
+    breakers: dict[str, tuple[SystemSpec, Breaker]] = field(default_factory=dict)  # by target, and how it is reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,7 @@ class Works:
             lanes=[opened for leg in legs if (opened := self._open_if_it_can_be(leg)) is not None],
             render=Renderer(self._known).render,
             leases=ground.leases,
+            breaker=self._breaker(name, newest.system),
             clock=ground.clock,
             dice=ground.dice,
             crash=ground.crash,
@@ -158,6 +161,15 @@ class Works:
             ],
             on_turn=self._count_turn,
         )
+
+    def _breaker(self, name: str, system: SystemSpec) -> Breaker:
+        """That of the works before where the target is reached as before: an outage, and its Retry-After, outlast an edit."""
+        reached, breaker = self._ground.breakers.get(name, (None, None))
+        if breaker is None or reached != system:
+            breaker = Breaker(OUTAGE, self._ground.dice)
+        breaker.forgo()  # whoever tried for the works before has ended
+        self._ground.breakers[name] = (system, breaker)
+        return breaker
 
     def _open_if_it_can_be(self, leg: _Leg) -> OpenLane | None:
         """A lane of an earlier estate may not fit what its system has become: what it owes waits, and the others go on."""

@@ -243,6 +243,27 @@ async def test_a_mapping_that_makes_no_json_parks_its_record_and_no_other(tmp_pa
     assert refused.value.code == "mapping-fault"
 
 
+async def test_an_outage_outlasts_an_edit_of_the_estate_unless_the_target_is_reached_in_another_way(
+    tmp_path: Path,
+) -> None:
+    async with temporary_database(tmp_path, now=CLOCK.now()) as database:
+        ground = the_ground(tmp_path, database)
+
+        async def breaker_under(connector: str) -> Breaker:
+            compiled = an_estate(connector=connector, targets=[{"system": "n/erp"}], folder=tmp_path)
+            await database.write(partial(in_force, compiled))
+            return (await open_works(ground, compiled)).relays["n/erp"].breaker
+
+        first = await breaker_under("http")
+        retry_at = first.fail(CLOCK.now(), reason="503", retry_after=timedelta(minutes=10))
+        assert first.lets_through(retry_at), "one call tries, and its works end before it is answered"
+        second = await breaker_under("http")
+        assert second.retry_at == retry_at
+        assert not second.lets_through(CLOCK.now())
+        assert second.lets_through(retry_at), "the next one may try"
+        assert not (await breaker_under("files")).is_open
+
+
 class SourceThatCannotWait:
     """Reads nothing, and cannot be waited for: a third party's connector."""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.breaker import Breaker
 from agent.clock import SystemClock
 from agent.crash_points import ignore
 from agent.leases import Leases
@@ -94,7 +95,7 @@ class Rig:
         self.sink = sink
         self.memory = memory
         self.leases = Leases(CLOCK)
-        self.terms = TargetTerms(name="n/erp", limits=limits, weights={1: 8, 2: 3, 3: 1}, outage=QUICK)
+        self.terms = TargetTerms(name="n/erp", limits=limits, weights={1: 8, 2: 3, 3: 1})
         self.lanes: list[Lane] = []
         self.relay: TargetRelay
 
@@ -106,6 +107,7 @@ class Rig:
             lanes=[OpenLane(lane=lane, sink=self.sink, memory=self.memory, policy=QUICK) for lane in self.lanes],
             render=lambda connection, lane, event: event.data,
             leases=self.leases,
+            breaker=Breaker(QUICK, random.Random(1)),
             clock=CLOCK,
             dice=random.Random(1),
             crash=ignore,
