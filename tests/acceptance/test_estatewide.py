@@ -18,7 +18,16 @@ import pytest
 from agent.crash_points import OF_A_HUB, OF_A_SITE
 from agent.identity.testing import free_port
 from connectors.simulators.leash import leashed
-from tests.acceptance.agent_process import COLUMNS, ORDER, AgentProcess, Partner, open_partner, taken, until
+from tests.acceptance.agent_process import (
+    COLUMNS,
+    ORDER,
+    AgentProcess,
+    EstateFolder,
+    Partner,
+    open_partner,
+    taken,
+    until,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -107,34 +116,9 @@ class Whole:
                 }
             },
         }
-        fields = dict.fromkeys(COLUMNS, "string") | {"revision": "integer", "qty": "decimal"}
-        flow = {
-            "flow": "reco",
-            "owner": "planning@acme.example",
-            "tier": 1,
-            "source": {
-                "system": "planning",
-                "every": "500ms",
-                "settings": {"pattern": "reco-*.csv", "format": {"kind": "csv"}, "guard": {"kind": "done-marker"}},
-                "fields": fields | {"need": "date", "today": "date"},
-            },
-            "contract": "replenishment-recommendation/1",
-            "mapping": {
-                "fields": {
-                    "reco_id": "record.reco_id",
-                    "revision": "record.revision",
-                    "sku": "record.sku",
-                    "type": "'buy'",
-                    "status": "'approved'",
-                    "supplier": "'ACME'",
-                    "to_loc": "'NORTH'",
-                    "quantity": {"value": "record.qty", "unit": "record.uom"},
-                    "order_date": "record.today",
-                    "need_date": "record.need",
-                }
-            },
-            "targets": [{"system": name, "mapping": {"fields": ORDER}} for name in ("erp", "wms")],
-        }
+        targets = [{"system": name, "mapping": {"fields": ORDER}} for name in ("erp", "wms")]
+        flow = EstateFolder(home).add_flow("reco", *targets)
+        flow["source"]["settings"]["folder"] = str(self.folder / "planning")
         port = self.url.rpartition(":")[2]
         hub = {"site": "hq", "url": self.url, "listen": f"127.0.0.1:{port}"}
         files = {
