@@ -170,6 +170,7 @@ class Hub:
     def _hand_down(self, site: str, pull: Pull, connection: sqlite3.Connection) -> PullReply | Fence:
         """Use up the nonce, in the moment of the answer."""
         here, peer = life.get(connection), peers.ensure(connection, site)
+        _require_not_overtaken(peer, pull)
         if fence := standing_fence(here, peer) or _other_life(peer, pull) or _pulled_by_another(here, peer, pull):
             return self._fence(connection, peer, fence)
         nonce = peer.nonce or _NONE_YET
@@ -266,6 +267,12 @@ def _pulled_by_another(here: Life, peer: Peer, pull: Pull) -> Fence | None:
         attempt_before=peer.attempt,
     )
     return _judged(here, peer, presented)
+
+
+def _require_not_overtaken(peer: Peer, pull: Pull) -> None:
+    """A pull that was in order when it came has waited since, while its site hung up, came again and went on."""
+    if peer.nonce_before is not None and pull.nonce.count < peer.nonce_before.count:
+        raise TransientError("a later call of this site was answered", hint="it has hung up", code="overtaken")
 
 
 def _judged(here: Life, peer: Peer, presented: Presented) -> Fence | None:

@@ -175,7 +175,9 @@ class SiteLink:
         if welcome.epoch > peer.epoch:
             peers.know_epoch(connection, peer, welcome.epoch)
             peers.open_again(connection, peer)
-        if welcome.nonce is not None:
+        if (
+            welcome.nonce is not None and welcome.nonce != peer.nonce
+        ):  # a pull with it may be under way: keep its attempt
             peers.issue(connection, peer, welcome.nonce, attempt=secrets.token_hex(16))
         nonce = welcome.nonce or peer.nonce
         if nonce is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -67,19 +67,30 @@ _MAPPING = {
 }
 
 
-def an_estate(*, targets: Collection[str] = ("hq/erp", "south/wms"), owner: str = "planning") -> CompiledEstate:
-    """Two flows from planning in the north, of tier 1 and 3, to `targets`."""
+FROM_HQ = {"hq-reco": ("hq/erp", 1, ("north/planning", "south/wms")), "hq-bulk": ("hq/erp", 3, ("south/wms",))}
+FROM_SOUTH = {"south-reco": ("south/wms", 1, ("hq/erp",)), "south-bulk": ("south/wms", 2, ("hq/erp", "north/planning"))}
+"""Flows from elsewhere, for `an_estate`: name, and then source, tier and targets."""
+
+
+def an_estate(
+    *,
+    targets: Collection[str] = ("hq/erp", "south/wms"),
+    owner: str = "planning",
+    further: Mapping[str, tuple[str, int, Collection[str]]] | None = None,
+) -> CompiledEstate:
+    """Two flows from planning in the north, of tier 1 and 3, to `targets`, and `further` ones."""
+    named = {"reco": ("north/planning", 1, targets), "bulk": ("north/planning", 3, targets), **(further or {})}
     flows = {
         name: {
             "flow": name,
             "owner": owner,
             "tier": tier,
-            "source": {"system": "north/planning", "fields": _FIELDS},
+            "source": {"system": source, "fields": _FIELDS},
             "contract": "replenishment-recommendation/1",
             "mapping": {"fields": _MAPPING},
-            "targets": [{"system": target} for target in targets],
+            "targets": [{"system": target} for target in wanting],
         }
-        for name, tier in (("reco", 1), ("bulk", 3))
+        for name, (source, tier, wanting) in named.items()
     }
     systems = {"hq": {"erp": _SYSTEM}, "north": {"planning": _SYSTEM}, "south": {"wms": _SYSTEM}}
     hub = {"site": HUB, "url": "https://hub.example:7443"}
@@ -132,7 +143,12 @@ class AgentAt:
         }
         raw = orjson.dumps(record)
         identity = event_id(
-            source="/north/planning", flow=flow, batch="b", position=f"{key}{revision}", key=key, content=raw
+            source=f"/{self.compiled.flows[flow].source}",
+            flow=flow,
+            batch="b",
+            position=f"{key}{revision}",
+            key=key,
+            content=raw,
         )
         entity = parse("replenishment-recommendation/1", record)
         return self.compiled.flows[flow].event(entity, identity=identity, time=CLOCK.now(), recorded=CLOCK.now())
@@ -213,6 +229,9 @@ class Wire:
         self.is_cut = False
         self.lost_replies = 0  # the next so many calls arrive, and their answers do not
         self.calls: list[str] = []
+        self.under_way: set[asyncio.Task[Any]] = (
+            set()
+        )  # at the hub, which goes on when nobody waits for the answer any more
 
     async def hello(self, hello: Hello) -> Welcome:
         answer = await self._carry(
@@ -230,15 +249,30 @@ class Wire:
         )
         return raw
 
-    async def _carry(self, name: str, call: Any) -> Any:
+    async def _carry(self, name: str, call: Coroutine[Any, Any, Any]) -> Any:
         if self.is_cut:
             call.close()
             raise NotConnectedError("the line is cut")
         self.calls.append(name)
-        answer = await call
+        task = asyncio.create_task(call, name=f"{name} of {self.site}")
+        self.under_way.add(task)
+        task.add_done_callback(self._ended)
+        answer = await asyncio.shield(task)
         if self._is_lost():
             raise NotConnectedError("the reply was lost")
         return answer
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self.under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever asked may be gone
+
+    async def end(self) -> None:
+        """The hub ends, and what it was doing for this site with it."""
+        under_way = list(self.under_way)
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
 
     def _is_lost(self) -> bool:
         """Whether the reply is lost: the line may have been cut while the call was under way."""
@@ -260,7 +294,7 @@ class Estatewide:
         self.hub: Hub
         self.hub_fenced = 0
         self._stores: dict[str, AsyncExitStack] = {}
-        self._running: dict[str, tuple[asyncio.Event, asyncio.Task[None]]] = {}
+        self.running: dict[str, tuple[asyncio.Event, asyncio.Task[None]]] = {}
 
     async def open(self, name: str, *, site: str | None = None) -> AgentAt:
         """Open the store in the folder `name` as the agent of `site`."""
@@ -269,17 +303,7 @@ class Estatewide:
         database = await self._stores[name].enter_async_context(temporary_database(self.folder / name, now=CLOCK.now()))
         agent = self.agents[name] = await AgentAt(site or name, database, self.compiled).begin()
         if agent.site == HUB:
-            self.hub = Hub(
-                HUB,
-                database,
-                agent.incoming,
-                weights={1: 8, 2: 3, 3: 1},
-                estate=self.compiled.estate.hash,
-                software="test",
-                clock=CLOCK,
-                on_owed=lambda _: None,
-                on_fenced=self._count_fence,
-            )
+            self.hub = self.make_hub(agent)
             agent.on_sent = self.hub.wake
         else:
             self.wires[name] = Wire(agent.site, lambda: self.hub)
@@ -299,15 +323,31 @@ class Estatewide:
             agent.on_sent = lambda _: link.wake()
         return agent
 
+    def make_hub(self, agent: AgentAt) -> Hub:
+        """A hub over the store of that agent: each estate that it adopts has one."""
+        return Hub(
+            HUB,
+            agent.database,
+            agent.incoming,
+            weights={1: 8, 2: 3, 3: 1},
+            estate=self.compiled.estate.hash,
+            software="test",
+            clock=CLOCK,
+            on_owed=lambda _: None,
+            on_fenced=self._count_fence,
+        )
+
     async def close(self, name: str) -> None:
         """Stop the agent's link and close its store."""
         await self.stop(name)
+        for wire in self.wires.values() if self.agents[name].site == HUB else ():
+            await wire.end()
         await self._stores.pop(name).aclose()
 
     async def copy(self, name: str, to: str) -> None:
         """Copy a data folder as it lies on disk; its agent is closed meanwhile and opened again."""
         site = self.agents[name].site
-        was_running = name in self._running
+        was_running = name in self.running
         await self.close(name)
         shutil.copytree(self.folder / name, self.folder / to, dirs_exist_ok=True)
         await self.open(name, site=site)
@@ -318,12 +358,12 @@ class Estatewide:
         """Run the links of these sites."""
         for name in names:
             stopping = asyncio.Event()
-            self._running[name] = (stopping, asyncio.create_task(self.links[name].run(stopping)))
+            self.running[name] = (stopping, asyncio.create_task(self.links[name].run(stopping)))
 
     async def stop(self, name: str) -> None:
         """Stop a link as a kill does: what is under way is left where it is."""
-        if name in self._running:
-            _, task = self._running.pop(name)
+        if name in self.running:
+            _, task = self.running.pop(name)
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
@@ -335,9 +375,10 @@ class Estatewide:
 
     async def in_step(self, *names: str) -> None:
         """Return when nobody has anything to send that the other does not have."""
-        await until(lambda: self._is_in_step(names or tuple(self._running)))
+        await until(lambda: self.is_in_step(*names or tuple(self.running)))
 
-    async def _is_in_step(self, names: Collection[str]) -> bool:
+    async def is_in_step(self, *names: str) -> bool:
+        """Whether nobody has anything to send that the other does not have."""
         for name in names:
             agent = self.agents[name]
             peer = await agent.rows(

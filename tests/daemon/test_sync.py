@@ -13,8 +13,9 @@ from agent.estate.compiled import CompiledEstate
 from agent.sync.fencing import LinkFencedError
 from agent.sync.needs import Reason
 from state import estates, life, unapplied
+from state.model.errors import TransientError
 from state.model.event import Environment
-from tests.daemon.link_rig import HUB, Estatewide, an_estate, estatewide, holds, until
+from tests.daemon.link_rig import HUB, Estatewide, Wire, an_estate, estatewide, holds, until
 
 _OLD = {Reason.REWOUND, Reason.FORKED, Reason.CLONED}
 """Why a store is fenced that is an old copy: which of its marks the hub looks at first depends on what was sent since."""
@@ -140,6 +141,40 @@ async def test_an_idle_clone_is_fenced_at_its_first_call(tmp_path: Path) -> None
         assert await whole.fence_of("north") == ("fenced", "cloned")
         await until(lambda: whole.links["north"].trouble)
         assert isinstance(whole.links["north"].trouble, LinkFencedError)
+
+
+async def test_a_pull_that_was_given_up_and_overtaken_does_not_fence_its_site(tmp_path: Path) -> None:
+    """A hub goes on holding a pull whose caller has hung up; the site is long some nonces further when it is answered."""
+    async with estatewide(tmp_path) as whole:
+        wire = whole.wires["north"]
+        whole.start("north")
+        await until(lambda: _is_held(wire))
+        [abandoned] = wire.under_way
+        await whole.stop("north")
+        before, whole.hub = whole.hub, whole.make_hub(whole.agents[HUB])  # which adopted an estate
+        whole.start("north")
+        await until(lambda: _calls(whole, "north") >= 6)
+        before.wake(["north"])
+        await until(abandoned.done)
+        assert isinstance(abandoned.exception(), TransientError)
+        assert await whole.fence_of("north") == ("open", "")
+
+
+async def test_the_first_pull_of_a_life_may_be_given_up_and_asked_again(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        wire = whole.wires["north"]
+        whole.start("north")
+        await until(lambda: _is_held(wire))
+        await whole.stop("north")
+        whole.start("north")
+        await until(lambda: len(wire.under_way) == 2)
+        assert _calls(whole, "north") == 4, "a hello and a pull, twice"
+        await until(lambda: _calls(whole, "north") >= 8)
+        assert await whole.fence_of("north") == ("open", "")
+
+
+def _is_held(wire: Wire) -> bool:
+    return wire.calls[-1:] == ["pull"] and len(wire.under_way) == 1
 
 
 def _calls(whole: Estatewide, name: str) -> int:
