@@ -27,7 +27,7 @@ from state.database import Database
 from state.group_commit import Unit
 from state.life import Life
 from state.model.clock import Clock, to_millis
-from state.model.errors import TransientError
+from state.model.errors import RejectedError, TransientError
 from state.model.ids import EstateHash
 from state.model.stream import Nonce
 from state.peers import Peer, PeerState
@@ -77,6 +77,7 @@ class Hub:
     async def hello(self, site: str, hello: Hello) -> Welcome:
         """Compare both sides' marks. Raises `LinkFencedError`, `RejectedError`."""
         version = agree(hello.version)
+        require_named(hello, site)
         welcome = await self._answer(site, partial(self._welcome, site, hello, version), name="sync.hello")
         self._sessions[site] = welcome.nonce or hello.nonce
         return welcome
@@ -231,6 +232,19 @@ class Hub:
     async def _segments(self, here: Life, peer: Peer, after: Marks) -> list[Segment]:
         query = partial(collect, peer=peer.id, epoch=here.epoch, after=after, weights=self._weights)
         return await self._database.read(query)
+
+
+def require_named(introduction: Hello | Welcome, site: str) -> None:
+    """Raises `RejectedError` where an agent gives another name than it is known by: fences are put up by name."""
+    if introduction.site != site:
+        raise RejectedError(
+            f"the agent of {site} says that it is {introduction.site}",
+            place="site",
+            rule="an agent speaks for the site that its certificate is of",
+            shown=introduction.site,
+            hint=f"start it with the store of {site}, or enrol it as {introduction.site}",
+            code="malformed:site",
+        )
 
 
 def keep_estates(connection: sqlite3.Connection, documents: Mapping[EstateHash, bytes]) -> int:

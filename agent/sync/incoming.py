@@ -11,7 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from agent.estate.compiled import CompiledLane
+import orjson
+
+from agent.estate.compiled import CompiledFlow, CompiledLane
 from agent.estate.known import KnownEstate, KnownEstates
 from agent.lanes import open_lane
 from agent.outcomes import CONTRACT as OUTCOME
@@ -29,6 +31,7 @@ from state.model.clock import Clock, to_millis
 from state.model.errors import ConfigError, DistctlError, NotFoundError, RejectedError
 from state.model.event import Environment, Event
 from state.model.stream import BEGINNING, Mark
+from state.model.visible import shown, visible
 from state.peers import Peer
 
 _NO_ESTATE = "no-estate"
@@ -124,7 +127,8 @@ class Incoming:
         self, connection: sqlite3.Connection, peer: Peer, tier: int, events: Iterable[Event], taken: TakenIn
     ) -> None:
         """Admit the events, owe them to the lanes of this site, and send them on."""
-        admitted = inbox.admit(connection, [Arrival(event, _references(event)) for event in events])
+        own = [event for event in events if self._is_its_own(connection, peer, event)]
+        admitted = inbox.admit(connection, [Arrival(event, _references(event)) for event in own])
         departures: list[Departure] = []
         by_flow: defaultdict[str, list[tuple[Admitted, Sequence[CompiledLane]]]] = defaultdict(list)
         for one in admitted:
@@ -137,6 +141,16 @@ class Incoming:
         for flow, routed in by_flow.items():
             self._owe(connection, flow, routed, came_in=f"stream of {peer.site}")
         taken.sent_to |= self._outgoing.send(connection, departures, came_from=peer.site)
+
+    def _is_its_own(self, connection: sqlite3.Connection, peer: Peer, event: Event) -> bool:
+        """Whether an event is the peer's to hand up; one that is not is set aside. The hub hands down what is others'."""
+        if not self._outgoing.is_hub:
+            return True
+        flow = self._known.get(connection, event.estate).compiled.flows.get(event.flow)
+        error = _foreign(peer.site, event, flow)
+        if error is not None:
+            self._set_aside(connection, peer, event, error)
+        return error is None
 
     def _owe(
         self,
@@ -216,6 +230,43 @@ def _answered(connection: sqlite3.Connection, event: Event) -> set[str]:
         return set()
     site = inbox.site_of(connection, event.causationid)
     return {site} if site else set()
+
+
+def _foreign(site: str, event: Event, flow: CompiledFlow | None) -> RejectedError | None:
+    """Why an event is not that site's to hand up: it arose elsewhere, or at a system that its flow or delivery is not of."""
+    system = f"{event.site}/{event.system}"
+    if event.site != site:
+        return _not_its_own("site", event.site, f"the agent of {site} handed up an event of {event.site}")
+    if event.contract == OUTCOME:
+        target = _target(event)
+        return None if target == system else _not_its_own("target", target, f"{system} told an outcome of {target}")
+    if flow is None:
+        return None
+    if system != flow.source:
+        return _not_its_own(
+            "source", system, f"{system} handed up an event of {event.flow}, which {flow.source} is read for"
+        )
+    if event.contract != flow.spec.contract:
+        return _not_its_own(
+            "contract", event.contract, f"{event.flow} carries {flow.spec.contract}, not {event.contract}"
+        )
+    return None
+
+
+def _target(event: Event) -> str:
+    said = orjson.loads(event.data)
+    return str(said.get("target", "")) if isinstance(said, dict) else ""
+
+
+def _not_its_own(place: str, found: str, message: str) -> RejectedError:
+    return RejectedError(
+        visible(message),
+        place=place,
+        rule="a site hands up what arose at its own systems, and what they said of deliveries",
+        shown=shown(found),
+        hint="nothing was done with it: find out what wrote it there, and deny that agent until then: `distctl agents deny`",
+        code="not-its-own",
+    )
 
 
 def _other_environment(event: Event, ours: Environment) -> RejectedError:

@@ -30,6 +30,11 @@ class Outgoing:
         self._here = here
         self._hub = hub
 
+    @property
+    def is_hub(self) -> bool:
+        """Whether this agent passes on what others hand up."""
+        return self._here == self._hub
+
     def send(
         self, connection: sqlite3.Connection, departures: Iterable[Departure], *, came_from: str | None = None
     ) -> frozenset[str]:

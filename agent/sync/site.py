@@ -20,7 +20,7 @@ from agent.supervisor import first_in, sleep_unless, unless
 from agent.sync.collecting import collect
 from agent.sync.fencing import LinkFencedError, cure, put_up
 from agent.sync.frames import Frame, decode, encode
-from agent.sync.hub import keep_estates
+from agent.sync.hub import keep_estates, require_named
 from agent.sync.incoming import Incoming, TakenIn
 from agent.sync.needs import Fence, Needs, Reason
 from agent.sync.standing import needs_of, standing
@@ -131,10 +131,14 @@ class SiteLink:
     # Hello.
 
     async def greet(self) -> tuple[Nonce, Needs]:
-        """Compare both sides' marks; the nonce of this session and what the hub needs. Raises `LinkFencedError`."""
+        """Compare both sides' marks; the nonce of this session and what the hub needs.
+
+        Raises `LinkFencedError`, `RejectedError`.
+        """
         while True:
             hello = await self._database.write(self._hello, name="sync.hello")
             welcome = await self._exchange.hello(hello)
+            require_named(welcome, self._hub)
             if not welcome.begin_epoch:
                 return await self._answer(partial(self._greeted, welcome), name="sync.greeted")
             await self._database.write(partial(self._adopted, welcome), name="sync.adopted")

@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -167,11 +168,11 @@ class AgentAt:
             departures.append(Departure(one, flow.spec.tier, {lane.site for lane in wanting}))
         return self.outgoing.send(connection, departures)
 
-    async def delivers(self, target: str) -> None:
-        """What a relay does whose target takes everything."""
-        self.on_sent(await self.database.write(lambda connection: self._deliver(connection, target)))
+    async def delivers(self, target: str, *, says: bytes = b"") -> None:
+        """What a relay does whose target takes everything; `says` is put into the mouth of the outcomes."""
+        self.on_sent(await self.database.write(lambda connection: self._deliver(connection, target, says)))
 
-    def _deliver(self, connection: Any, target: str) -> frozenset[str]:
+    def _deliver(self, connection: Any, target: str, says: bytes) -> frozenset[str]:
         departures = []
         for lane in [lane for lane in list_lanes(connection) if lane.target == target]:
             with Outbox(connection, now=CLOCK.now()) as outbox:
@@ -194,7 +195,7 @@ class AgentAt:
                     detail="",
                     now=CLOCK.now(),
                 )
-                [admitted] = inbox.admit(connection, [Arrival(answer)])
+                [admitted] = inbox.admit(connection, [Arrival(replace(answer, data=says) if says else answer)])
                 departures.append(Departure(admitted, lane.tier, {claim.event.site}))
         return self.outgoing.send(connection, departures)
 

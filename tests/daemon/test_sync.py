@@ -7,15 +7,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import orjson
 import pytest
 
 from agent.estate.compiled import CompiledEstate
 from agent.sync.fencing import LinkFencedError
 from agent.sync.needs import Reason
 from state import estates, life, unapplied
-from state.model.errors import TransientError
+from state.model.errors import RejectedError, TransientError
 from state.model.event import Environment
-from tests.daemon.link_rig import HUB, Estatewide, Wire, an_estate, estatewide, holds, until
+from tests.daemon.link_rig import FROM_SOUTH, HUB, Estatewide, Wire, an_estate, estatewide, holds, until
 
 _OLD = {Reason.REWOUND, Reason.FORKED, Reason.CLONED}
 """Why a store is fenced that is an old copy: which of its marks the hub looks at first depends on what was sent since."""
@@ -333,3 +334,47 @@ async def test_a_stream_with_a_hole_is_not_sent(tmp_path: Path) -> None:
 
 def _skip_the_first(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM stream_items WHERE seq = 1")
+
+
+# --- what a site may not say --------------------------------------------------------------------------------------
+
+
+async def test_a_site_that_hands_up_what_arose_elsewhere_is_refused_that_event_and_no_other(tmp_path: Path) -> None:
+    async with estatewide(tmp_path, further=FROM_SOUTH) as whole:
+        hub, south = whole.agents[HUB], whole.agents["south"]
+        await south.arises(
+            south.event("R-1", 1),  # of the north
+            replace(south.event("R-1", 2), site="south", system="wms", source="/south/wms"),  # of a flow of the north
+            south.event("R-1", 3, flow="south-reco"),
+        )
+        whole.start("south")
+        await until(lambda: holds(hub.owes("hq/erp"), story("R-1", 3)))
+        letters = await hub.rows("SELECT code, site, field FROM dead_letters ORDER BY id")
+        assert letters == [("not-its-own", "south", "site"), ("not-its-own", "south", "source")]
+        assert await hub.rows("SELECT count(*) FROM events") == [(1,)]
+        await whole.in_step()
+
+
+async def test_an_outcome_is_heard_only_of_the_site_of_its_target(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        hub, north, south = (whole.agents[site] for site in (HUB, "north", "south"))
+        await grow(whole, 1)
+        whole.start("north", "south")
+        await until(lambda: holds(south.owes("south/wms"), story("R-1", 1)))
+        forged = orjson.dumps({"flow": "reco", "target": "hq/erp", "state": "delivered", "revision": 1})
+        await south.delivers("south/wms", says=forged)
+        await until(lambda: holds(hub.rows("SELECT code, site FROM dead_letters"), [("not-its-own", "south")]))
+        assert await north.outcomes() == await hub.outcomes() == []
+
+
+async def test_a_site_that_gives_another_name_in_its_hello_is_refused_and_nobody_is_fenced(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        await whole.links["north"].greet()
+        await whole.agents["north"].database.write(
+            lambda connection: connection.execute("UPDATE life SET site = 'nord'")
+        )
+        await whole.agents[HUB].database.write(lambda connection: connection.execute("UPDATE peers SET epoch = 2"))
+        with pytest.raises(RejectedError, match="nord"):
+            await whole.links["north"].greet()
+        assert whole.hub_fenced == 0
+        assert await whole.agents[HUB].rows("SELECT fenced FROM life") == [("",)]
