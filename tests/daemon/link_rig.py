@@ -77,10 +77,11 @@ def an_estate(
     *,
     targets: Collection[str] = ("hq/erp", "south/wms"),
     owner: str = "planning",
+    north: str = "north",
     further: Mapping[str, tuple[str, int, Collection[str]]] | None = None,
 ) -> CompiledEstate:
-    """Two flows from planning in the north, of tier 1 and 3, to `targets`, and `further` ones."""
-    named = {"reco": ("north/planning", 1, targets), "bulk": ("north/planning", 3, targets), **(further or {})}
+    """Two flows from planning in the north, of tier 1 and 3, to `targets`, and `further` ones. `north` is its site."""
+    named = {"reco": (f"{north}/planning", 1, targets), "bulk": (f"{north}/planning", 3, targets), **(further or {})}
     flows = {
         name: {
             "flow": name,
@@ -93,13 +94,13 @@ def an_estate(
         }
         for name, (source, tier, wanting) in named.items()
     }
-    systems = {"hq": {"erp": _SYSTEM}, "north": {"planning": _SYSTEM}, "south": {"wms": _SYSTEM}}
+    systems = {"hq": {"erp": _SYSTEM}, north: {"planning": _SYSTEM}, "south": {"wms": _SYSTEM}}
     hub = {"site": HUB, "url": "https://hub.example:7443"}
     return compile_estate(
         Estate.model_validate(
             {
                 "settings": {"name": "acme", "environment": "test", "currency": "EUR", "hub": hub},
-                "sites": {site: {"site": site, "systems": systems[site]} for site in SITES},
+                "sites": {site: {"site": site, "systems": own} for site, own in systems.items()},
                 "flows": flows,
             }
         )

@@ -22,7 +22,7 @@ from state.testing import FrozenClock, temporary_database
 from tests.daemon.link_rig import CLOCK, HUB, AgentAt, an_estate, holds, until
 
 WEIGHTS = {1: 8, 2: 3, 3: 1}
-COMPILED = an_estate()
+COMPILED = an_estate(north="dc-north")
 
 
 class Rig:
