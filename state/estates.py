@@ -5,7 +5,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 
-from state.model.errors import NotFoundError, RejectedError
+from pydantic import ValidationError
+
+from state.model.errors import ConfigError, NotFoundError, RejectedError
 from state.model.estate import Estate, hash_of
 from state.model.ids import EstateHash, LaneId
 from state.queries import load
@@ -48,11 +50,18 @@ def documents(connection: sqlite3.Connection, *, hashes: Iterable[EstateHash]) -
 
 
 def find(connection: sqlite3.Connection, estate_hash: EstateHash) -> Estate:
-    """The estate of that hash. Raises `NotFoundError`."""
+    """The estate of that hash. Raises `NotFoundError`, and `ConfigError` for one that this version cannot read."""
     row = connection.execute(_SQL.find, (estate_hash,)).fetchone()
     if row is None:
         raise NotFoundError(f"no estate {estate_hash} was ever in force here", code="unknown-estate")
-    return Estate.from_json(row[0])
+    try:
+        return Estate.from_json(row[0])
+    except ValidationError:
+        raise ConfigError(
+            f"the estate {estate_hash} cannot be read",
+            hint="another agent uses what a later distctl knows: install that here too",
+            code="estate-version",
+        ) from None
 
 
 def of_lane(connection: sqlite3.Connection, lane: LaneId) -> Estate | None:

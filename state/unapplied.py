@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import orjson
 
@@ -17,6 +18,8 @@ from state.queries import load
 from state.streams import PeerId
 
 _SQL = load("unapplied")
+_AT_ONCE: Final = 200
+"""So many are read into memory: a site of a later version can make many wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +74,12 @@ def wanted(connection: sqlite3.Connection) -> set[EstateHash]:
 
 def take(connection: sqlite3.Connection) -> Iterator[Waiting]:
     """All that waits, oldest first; who takes one in `remove`s it."""
-    for number, peer, tier, attributes, data in connection.execute(_SQL.list).fetchall():
-        yield Waiting(number=number, peer=PeerId(peer), tier=tier, event=of_attributes(orjson.loads(attributes), data))
+    last = 0
+    while rows := connection.execute(_SQL.list, (last, _AT_ONCE)).fetchall():
+        for last, peer, tier, attributes, data in rows:
+            yield Waiting(
+                number=last, peer=PeerId(peer), tier=tier, event=of_attributes(orjson.loads(attributes), data)
+            )
 
 
 def remove(connection: sqlite3.Connection, waiting: Waiting) -> None:

@@ -80,6 +80,9 @@ class Hub:
         require_named(hello, site)
         welcome = await self._answer(site, partial(self._welcome, site, hello, version), name="sync.hello")
         self._sessions[site] = welcome.nonce or hello.nonce
+        taken = await self._database.write(self._take_in_what_waited, name="sync.waited")
+        self._on_owed(taken.owed)
+        self.wake(taken.sent_to)
         return welcome
 
     async def push(self, site: str, raw: bytes) -> PushReply:
@@ -95,6 +98,8 @@ class Hub:
 
     async def pull(self, site: str, pull: Pull) -> bytes:
         """What there is for a site behind what it has; waits for news where there is nothing. Raises as `push`."""
+        if site not in self._sessions:
+            raise TransientError("the hub began anew since this site said hello", hint="say hello again", code="hello")
         news = self._news[site]
         news.clear()
         here, peer = await self._answer(site, partial(self._look, site, pull), name="sync.look")
@@ -153,10 +158,11 @@ class Hub:
         return reply, taken
 
     def _take_in_estates(self, connection: sqlite3.Connection, frame: Frame) -> TakenIn:
-        taken = TakenIn()
-        if keep_estates(connection, frame.estates):
-            taken.add(self._incoming.take_in_what_waited(connection, peers.list_all(connection)))
-        return taken
+        return self._take_in_what_waited(connection) if keep_estates(connection, frame.estates) else TakenIn()
+
+    def _take_in_what_waited(self, connection: sqlite3.Connection) -> TakenIn:
+        """At a hello too: its estate may have been adopted here meanwhile, or this version reads what the last one did not."""
+        return self._incoming.take_in_what_waited(connection, peers.list_all(connection))
 
     def _look(self, site: str, pull: Pull, connection: sqlite3.Connection) -> tuple[Life, Peer] | Fence:
         """Whether this pull may wait for news; what it acknowledges is kept at once."""

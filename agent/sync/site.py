@@ -124,6 +124,8 @@ class SiteLink:
         """Say hello, then push and pull until `stopping` is set or one of them fails."""
         nonce, needs = await self.greet()
         self.trouble = None
+        taken = await self._database.write(self._take_in_what_waited, name="sync.waited")
+        self._on_owed(taken.owed)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._push_on(nonce, needs.after, stopping), name="sync push")
             tasks.create_task(self._pull_on(stopping), name="sync pull")
@@ -253,7 +255,7 @@ class SiteLink:
             raise TransientError("the hub was greeted anew meanwhile", hint="it is asked again", code="hello")
         taken = TakenIn()
         if keep_estates(connection, frame.estates):
-            taken.add(self._incoming.take_in_what_waited(connection, [peer]))
+            taken.add(self._take_in_what_waited(connection))
         for segment in frame.segments:
             came = self._incoming.take_in(connection, peer, segment)
             if came is Reason.GAP:
@@ -266,6 +268,10 @@ class SiteLink:
         peers.issue(connection, peer, reply.nonce, attempt=secrets.token_hex(16))
         peers.hear(connection, peer, now=to_millis(self._clock.now()))
         return taken
+
+    def _take_in_what_waited(self, connection: sqlite3.Connection) -> TakenIn:
+        """At a hello too: its estate may have been adopted here meanwhile, or this version reads what the last one did not."""
+        return self._incoming.take_in_what_waited(connection, [peers.ensure(connection, self._hub)])
 
     async def _answer(self, unit: Unit[T | Fence], *, name: str) -> T:
         answer = await self._database.write(unit, name=name)

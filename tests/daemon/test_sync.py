@@ -12,9 +12,11 @@ import pytest
 
 from agent.estate.compiled import CompiledEstate
 from agent.sync.fencing import LinkFencedError
+from agent.sync.frames import decode, encode
 from agent.sync.needs import Reason
 from state import estates, life, unapplied
 from state.model.errors import RejectedError, TransientError
+from state.model.estate import hash_of
 from state.model.event import Environment
 from tests.daemon.link_rig import FROM_SOUTH, HUB, Estatewide, Wire, an_estate, estatewide, holds, until
 
@@ -378,3 +380,67 @@ async def test_a_site_that_gives_another_name_in_its_hello_is_refused_and_nobody
             await whole.links["north"].greet()
         assert whole.hub_fenced == 0
         assert await whole.agents[HUB].rows("SELECT fenced FROM life") == [("",)]
+
+
+# --- what waits, and is not waited for any more -------------------------------------------------------------------
+
+
+async def test_what_waits_for_an_estate_is_taken_in_when_that_was_adopted_here_meanwhile(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        hub, north, south = (whole.agents[site] for site in (HUB, "north", "south"))
+        other = an_estate(owner="somebody else")
+        await north.database.write(partial(_adopt, other))
+        north.compiled = other
+        await grow(whole, 1)
+        await _push_once(whole, "north")
+        assert await hub.database.read(unapplied.count) == 1
+        await hub.database.write(partial(_adopt, other))
+        whole.hub = whole.make_hub(hub)
+        whole.start("north")
+        await until(lambda: holds(hub.owes("hq/erp"), story("R-1", 1)))
+        await _pull_once(whole, "south")
+        assert await south.database.read(unapplied.count) == 1
+        await south.database.write(partial(_adopt, other))
+        whole.start("south")
+        await until(lambda: holds(south.owes("south/wms"), story("R-1", 1)))
+        assert [await one.database.read(unapplied.count) for one in (hub, south)] == [0, 0]
+
+
+async def test_an_idle_site_is_asked_to_say_hello_to_a_hub_that_began_anew(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        link, south = whole.links["south"], whole.agents["south"]
+        await link.greet()
+        whole.hub = whole.make_hub(whole.agents[HUB])
+        with pytest.raises(TransientError, match="hello"):
+            await whole.wires["south"].pull(await south.database.read(link._pull))
+
+
+async def test_an_estate_of_a_later_version_is_kept_and_its_events_wait(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        hub, north = whole.agents[HUB], whole.agents["north"]
+        document = orjson.dumps({**orjson.loads(whole.compiled.estate.to_json()), "weather": "fine"})
+        later = hash_of(document)
+        await north.database.write(lambda connection: estates.keep(connection, later, document))
+        await north.arises(replace(north.event("R-1", 1), estate=later), north.event("R-2", 1))
+        whole.start("north")
+        await until(lambda: holds(hub.rows("SELECT count(*) FROM estates"), [(2,)]))
+        await grow(whole, 2, key="R-2")
+        await until(lambda: holds(hub.owes("hq/erp"), story("R-2", 1, 2)))
+        await whole.in_step()
+        assert await hub.rows("SELECT code FROM unapplied") == [("no-estate",)]
+        assert whole.links["north"].trouble is None
+
+
+async def _push_once(whole: Estatewide, site: str) -> None:
+    link = whole.links[site]
+    nonce, needs = await link.greet()
+    frame = await whole.agents[site].database.read(partial(link._frame, nonce, needs.after, ()))
+    await whole.wires[site].push(encode(frame))
+
+
+async def _pull_once(whole: Estatewide, site: str) -> None:
+    link, database = whole.links[site], whole.agents[site].database
+    await link.greet()
+    pull = await database.read(link._pull)
+    frame = decode(await whole.wires[site].pull(pull))
+    await database.write(partial(link._take_in, pull, frame))

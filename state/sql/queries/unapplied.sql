@@ -10,7 +10,7 @@ SELECT DISTINCT flow, partition_key FROM unapplied;
 SELECT DISTINCT estate FROM unapplied WHERE estate NOT IN (SELECT hash FROM estates);
 
 -- :name list
-SELECT id, peer_id, tier, attributes, data FROM unapplied ORDER BY id;
+SELECT id, peer_id, tier, attributes, data FROM unapplied WHERE id > ? ORDER BY id LIMIT ?;
 
 -- :name remove
 DELETE FROM unapplied WHERE id = ?;
