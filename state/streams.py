@@ -93,6 +93,12 @@ def receive(connection: sqlite3.Connection, peer: PeerId, *, epoch: int, tier: i
     connection.execute(_SQL.receive, (peer, epoch, tier, mark.seq, mark.chain))
 
 
+def received_before(connection: sqlite3.Connection, peer: PeerId, *, epoch: int) -> tuple[int, Marks]:
+    """Of what life of `peer` before `epoch` anything was received last, and how much; (0, {}) where nothing was."""
+    rows = connection.execute(_SQL.received_before, (peer, epoch)).fetchall()
+    return (rows[0][0] if rows else 0), _marks(row[1:] for row in rows)
+
+
 def owed(connection: sqlite3.Connection, peer: PeerId, *, epoch: int) -> dict[int, int]:
     """How many events `peer` has not acknowledged, by tier."""
     return dict(connection.execute(_SQL.owed, (peer, epoch)).fetchall())
@@ -109,6 +115,26 @@ def renumber(connection: sqlite3.Connection, *, ended: int, epoch: int) -> int:
         items = ((Seq(number), EventId(event.hex()), data) for _, _, number, event, data in group)
         carried += append(connection, PeerId(peer), epoch=epoch, tier=tier, items=items)
     return carried
+
+
+def resupply(connection: sqlite3.Connection, peer: PeerId, *, epoch: int, held: int, marks: Marks) -> int:
+    """Put what ended epochs sent and `peer` has lost before what `epoch`, of which it has nothing, is to send.
+
+    `marks` are what it has of the epoch `held`; of those after that it has nothing. Returns how many events are to be sent again,
+    0 where nothing of an ended epoch was lost. The streams of `epoch` are numbered anew, which nobody has seen who goes on.
+    """
+    ended = connection.execute(_SQL.ended, (peer, held, epoch)).fetchall()
+    has = {(one, tier): marks[tier].seq if one == held and tier in marks else 0 for one, tier in ended}
+    if not sum(connection.execute(_SQL.lose, (peer, *stream, seq)).rowcount for stream, seq in has.items()):
+        return 0
+    connection.execute(_SQL.forget, (peer, epoch))
+    lost = connection.execute(_SQL.lost, (peer, held, epoch)).fetchall()
+    connection.execute(_SQL.drop_items, (peer, epoch))
+    connection.execute(_SQL.begin_anew, (peer, epoch))
+    for tier, group in groupby(lost, key=lambda row: row[0]):
+        items = ((Seq(number), EventId(event.hex()), data) for _, number, event, data in group)
+        append(connection, peer, epoch=epoch, tier=tier, items=items)
+    return len(lost)
 
 
 def _marks(rows: Iterable[tuple[int, int, bytes]]) -> dict[int, Mark]:

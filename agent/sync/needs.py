@@ -46,6 +46,8 @@ class Standing:
     acknowledged: Mapping[Tier, Mark] = field(default_factory=dict)  # in its own epoch: what it was told the other has
     peer_epoch: int = 0  # the newest epoch of the other that it knows; 0: they never met
     received: Mapping[Tier, Mark] = field(default_factory=dict)  # of the other's epoch `peer_epoch`
+    epoch_before: int = 0  # the newest life of the other before that one of which anything was received; 0: none
+    received_before: Mapping[Tier, Mark] = field(default_factory=dict)  # of `epoch_before`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,16 @@ def compute_needs(mine: Standing, theirs: Standing, chains: Mapping[Tier, bytes]
         or _forked(mine, theirs, chains)
         or _needs(mine, theirs)
     )
+
+
+def held_of_ended(mine: Standing, theirs: Standing) -> tuple[int, Mapping[Tier, Mark]] | None:
+    """The last of my ended epochs of which the other has anything, and what; None where it has some of my present one.
+
+    What was acknowledged in an ended epoch was not carried over, so where the other lost that too, its marks there tell.
+    """
+    if theirs.peer_epoch < mine.epoch:
+        return theirs.peer_epoch, theirs.received
+    return None if theirs.received else (theirs.epoch_before, theirs.received_before)
 
 
 def _ended(one: Standing, other: Standing) -> Fence | None:

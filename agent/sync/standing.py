@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping
 
-from agent.sync.needs import Fence, Needs, Standing, compute_needs
+from agent.sync.needs import Fence, Needs, Standing, compute_needs, held_of_ended
 from state import streams
 from state.life import Life
 from state.peers import Peer
@@ -13,6 +13,7 @@ from state.peers import Peer
 
 def standing(connection: sqlite3.Connection, life: Life, peer: Peer) -> Standing:
     """Our side of the link with `peer`."""
+    epoch_before, received_before = streams.received_before(connection, peer.id, epoch=peer.epoch)
     return Standing(
         site=life.site,
         epoch=life.epoch,
@@ -20,12 +21,22 @@ def standing(connection: sqlite3.Connection, life: Life, peer: Peer) -> Standing
         acknowledged=streams.acknowledged(connection, peer.id, epoch=life.epoch),
         peer_epoch=peer.epoch,
         received=streams.received(connection, peer.id, epoch=peer.epoch),
+        epoch_before=epoch_before,
+        received_before=received_before,
     )
 
 
 def needs_of(connection: sqlite3.Connection, life: Life, peer: Peer, theirs: Standing) -> Needs | Fence:
-    """What `peer` needs of us by what it says, or who is fenced."""
-    return compute_needs(standing(connection, life, peer), theirs, _chains(connection, life, peer, theirs))
+    """What `peer` needs of us by what it says, or who is fenced. What it lost of ended epochs is put into the present one."""
+    mine = standing(connection, life, peer)
+    needs = compute_needs(mine, theirs, _chains(connection, life, peer, theirs))
+    held = held_of_ended(mine, theirs)
+    if isinstance(needs, Fence) or held is None:
+        return needs
+    epoch, marks = held
+    if not streams.resupply(connection, peer.id, epoch=life.epoch, held=epoch, marks=marks):
+        return needs
+    return compute_needs(standing(connection, life, peer), theirs, {})
 
 
 def _chains(connection: sqlite3.Connection, life: Life, peer: Peer, theirs: Standing) -> Mapping[int, bytes]:

@@ -120,6 +120,8 @@ class _Introduction(Head):
     sent: Marks = {}
     acknowledged: Marks = {}
     received: Marks = {}
+    epoch_before: KnownEpoch = 0
+    received_before: Marks = {}
     estate: WireHash | None = Field(None, description="in force there")
 
     def standing(self) -> Standing:
@@ -131,6 +133,8 @@ class _Introduction(Head):
             acknowledged=self.acknowledged,
             peer_epoch=self.peer_epoch,
             received=self.received,
+            epoch_before=self.epoch_before,
+            received_before=self.received_before,
         )
 
     @classmethod
@@ -144,6 +148,8 @@ class _Introduction(Head):
             sent=dict(standing.sent),
             acknowledged=dict(standing.acknowledged),
             received=dict(standing.received),
+            epoch_before=standing.epoch_before,
+            received_before=dict(standing.received_before),
             **further,
         )
 

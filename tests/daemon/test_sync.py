@@ -444,3 +444,66 @@ async def _pull_once(whole: Estatewide, site: str) -> None:
     pull = await database.read(link._pull)
     frame = decode(await whole.wires[site].pull(pull))
     await database.write(partial(link._take_in, pull, frame))
+
+
+# --- two lives ended ----------------------------------------------------------------------------------------------
+
+
+async def test_a_restored_hub_gets_again_what_it_lost_of_a_site_that_has_begun_an_epoch_since(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        whole.start("north")
+        await grow(whole, 1)
+        await whole.in_step()
+        await whole.copy(HUB, "old")
+        await grow(whole, 2, 3)
+        await _come_in_step_and_stop(whole, "north")
+        await whole.agents["north"].database.write(_begin_epoch)
+        whole.start("north")
+        await grow(whole, 4)
+        await _come_in_step_and_stop(whole, "north")
+        await whole.close(HUB)
+        restored = whole.agents[HUB] = await whole.open("old", site=HUB)
+        await restored.database.write(_begin_epoch)
+        await grow(whole, 5)
+        whole.wires["north"].lost_replies = 1
+        whole.start("north")
+        await until(lambda: holds(restored.owes("hq/erp"), story("R-1", 1, 2, 3, 4, 5)))
+        await whole.in_step()
+        assert await whole.fence_of("north") == ("open", "")
+
+
+async def test_a_restored_site_gets_again_what_it_lost_of_a_hub_that_was_restored_since(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        whole.start("north", "south")
+        await grow(whole, 1)
+        await until(lambda: holds(whole.agents["south"].owes("south/wms"), story("R-1", 1)))
+        await whole.in_step()
+        await whole.copy("south", "old")
+        await grow(whole, 2, 3)
+        await until(lambda: holds(whole.agents["south"].owes("south/wms"), story("R-1", 1, 2, 3)))
+        await _come_in_step_and_stop(whole, "north", "south")
+        await whole.close(HUB)
+        await (await whole.open(HUB)).database.write(_begin_epoch)
+        whole.start("north", "south")
+        await grow(whole, 4)
+        await until(lambda: holds(whole.agents["south"].owes("south/wms"), story("R-1", 1, 2, 3, 4)))
+        await _come_in_step_and_stop(whole, "north", "south")
+        await whole.close("south")
+        restored = await whole.open("old", site="south")
+        await restored.database.write(_begin_epoch)
+        whole.start("north", "old")
+        await grow(whole, 5)
+        await until(lambda: holds(restored.owes("south/wms"), story("R-1", 1, 2, 3, 4, 5)))
+        await whole.in_step()
+        assert await whole.fence_of("south") == ("open", "")
+
+
+async def _come_in_step_and_stop(whole: Estatewide, *names: str) -> None:
+    await whole.in_step()
+    for name in names:
+        await whole.stop(name)
+
+
+def _begin_epoch(connection: sqlite3.Connection) -> None:
+    """What `distctl restore` does."""
+    life.begin_epoch(connection, now=0)

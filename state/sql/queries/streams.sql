@@ -59,3 +59,37 @@ SELECT s.peer_id, s.tier, i.event_seq, ev.id, ev.data
 -- :name owed
 -- How many events each peer has still to be sent.
 SELECT tier, seq - acked_seq FROM streams_out WHERE peer_id = ? AND epoch = ?;
+
+-- :name received_before
+-- Of the newest life before that one of which anything is here.
+SELECT epoch, tier, seq, chain
+  FROM streams_in
+ WHERE peer_id = ?1 AND epoch = (SELECT max(epoch) FROM streams_in WHERE peer_id = ?1 AND epoch < ?2);
+
+-- :name lose
+-- What the peer acknowledged of one tier of an ended epoch, and does not have any more.
+UPDATE streams_out SET acked_seq = ?4 WHERE peer_id = ?1 AND epoch = ?2 AND tier = ?3 AND acked_seq > ?4;
+
+-- :name ended
+SELECT epoch, tier FROM streams_out WHERE peer_id = ? AND epoch >= ? AND epoch < ?;
+
+-- :name lost
+-- What a peer does not have of the epochs since one, in the order in which it is to have it, each event once.
+SELECT tier, event_seq, id, data
+  FROM (SELECT s.tier, i.event_seq, ev.id, ev.data, s.epoch, i.seq,
+               row_number() OVER (PARTITION BY s.tier, i.event_seq ORDER BY s.epoch, i.seq) AS time
+          FROM streams_out s
+          JOIN stream_items i ON i.stream_id = s.id AND i.seq > s.acked_seq
+          JOIN events ev ON ev.seq = i.event_seq
+         WHERE s.peer_id = ? AND s.epoch >= ? AND s.epoch <= ?)
+ WHERE time = 1
+ ORDER BY tier, epoch, seq;
+
+-- :name forget
+UPDATE streams_out SET acked_seq = 0 WHERE peer_id = ? AND epoch = ?;
+
+-- :name drop_items
+DELETE FROM stream_items WHERE stream_id IN (SELECT id FROM streams_out WHERE peer_id = ? AND epoch = ?);
+
+-- :name begin_anew
+UPDATE streams_out SET seq = 0, chain = zeroblob(32), acked_seq = 0 WHERE peer_id = ? AND epoch = ?;
