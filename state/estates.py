@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -13,6 +14,9 @@ from state.model.ids import EstateHash, LaneId
 from state.queries import load
 
 _SQL = load("estates")
+
+TOGETHER_BYTES: Final = 4 * 1024 * 1024
+"""Of estates that are read at once; there is always room for one."""
 
 
 def adopt(connection: sqlite3.Connection, estate: Estate, *, now: int) -> EstateHash | None:
@@ -44,9 +48,15 @@ def keep(connection: sqlite3.Connection, estate_hash: EstateHash, document: byte
 
 
 def documents(connection: sqlite3.Connection, *, hashes: Iterable[EstateHash]) -> dict[EstateHash, bytes]:
-    """Those of these estates that are here, as JSON."""
-    rows = ((one, connection.execute(_SQL.find, (one,)).fetchone()) for one in hashes)
-    return {one: row[0] for one, row in rows if row}
+    """Those of these estates that are here, as JSON, as far as they fit `TOGETHER_BYTES`."""
+    found: dict[EstateHash, bytes] = {}
+    room = TOGETHER_BYTES
+    for one in hashes:
+        row = connection.execute(_SQL.find, (one,)).fetchone()
+        if row is not None and (len(row[0]) <= room or not found):
+            found[one] = row[0]
+            room -= len(row[0])
+    return found
 
 
 def find(connection: sqlite3.Connection, estate_hash: EstateHash) -> Estate:

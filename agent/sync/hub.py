@@ -103,12 +103,12 @@ class Hub:
         news = self._news[site]
         news.clear()
         here, peer = await self._answer(site, partial(self._look, site, pull), name="sync.look")
+        documents = await self._database.read(partial(estates.documents, hashes=pull.wanted))
         segments = await self._segments(here, peer, pull.received)
-        if not segments and not pull.wanted and pull.wait_seconds:
+        if not segments and not documents and pull.wait_seconds:
             await self._wait(news, min(pull.wait_seconds, LONGEST_WAIT))
             segments = await self._segments(here, peer, pull.received)
         reply = await self._answer(site, partial(self._hand_down, site, pull), name="sync.pull")
-        documents = await self._database.read(partial(estates.documents, hashes=pull.wanted))
         return await asyncio.to_thread(encode, Frame(head=reply.to_head(), segments=segments, estates=documents))
 
     async def _wait(self, news: asyncio.Event, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from dataclasses import replace
 from functools import partial
@@ -14,11 +15,12 @@ from agent.estate.compiled import CompiledEstate
 from agent.sync.fencing import LinkFencedError
 from agent.sync.frames import decode, encode
 from agent.sync.needs import Reason
-from state import estates, life, unapplied
+from state import estates, life, peers, unapplied
 from state.model.errors import RejectedError, TransientError
 from state.model.estate import hash_of
-from state.model.event import Environment
-from tests.daemon.link_rig import FROM_SOUTH, HUB, Estatewide, Wire, an_estate, estatewide, holds, until
+from state.model.event import Environment, Event
+from state.model.ids import EstateHash
+from tests.daemon.link_rig import FROM_SOUTH, HUB, AgentAt, Estatewide, Wire, an_estate, estatewide, holds, until
 
 _OLD = {Reason.REWOUND, Reason.FORKED, Reason.CLONED}
 """Why a store is fenced that is an old copy: which of its marks the hub looks at first depends on what was sent since."""
@@ -507,3 +509,41 @@ async def _come_in_step_and_stop(whole: Estatewide, *names: str) -> None:
 def _begin_epoch(connection: sqlite3.Connection) -> None:
     """What `distctl restore` does."""
     life.begin_epoch(connection, now=0)
+
+
+# --- many estates -------------------------------------------------------------------------------------------------
+
+
+async def test_more_estates_than_fit_a_frame_come_in_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estates, "TOGETHER_BYTES", 1)
+    async with estatewide(tmp_path) as whole:
+        hub, north, south = (whole.agents[site] for site in (HUB, "north", "south"))
+        for revision in range(1, 6):
+            north.compiled = an_estate(owner=f"somebody {revision}")
+            await north.database.write(partial(_adopt, north.compiled))
+            await grow(whole, revision, key=f"R-{revision}")
+        hashes = [known for (known,) in await north.rows("SELECT hash FROM estates")]
+        assert len(await north.database.read(partial(estates.documents, hashes=hashes))) == 1
+        whole.start("north", "south")
+        await until(lambda: _has_each(hub, "hq/erp"))
+        await until(lambda: _has_each(south, "south/wms"))
+
+
+async def _has_each(agent: AgentAt, target: str) -> bool:
+    return sorted(await agent.owes(target)) == [(f"R-{revision}", revision) for revision in range(1, 6)]
+
+
+async def test_a_pull_that_wants_what_the_hub_has_not_waits_as_any_other(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        north, wire = whole.agents["north"], whole.wires["north"]
+        await whole.links["north"].greet()
+        await north.database.write(partial(_let_wait, replace(north.event("R-1", 1), estate=EstateHash("ab" * 16))))
+        whole.start("north")
+        await until(lambda: _is_held(wire))
+        await asyncio.sleep(0.1)
+        assert wire.calls == ["hello", "hello", "pull"]
+
+
+def _let_wait(event: Event, connection: sqlite3.Connection) -> None:
+    hub = peers.ensure(connection, HUB)
+    unapplied.add(connection, [event], peer=hub.id, tier=1, code="no-estate", detail="", now=0)
