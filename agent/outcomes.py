@@ -18,6 +18,9 @@ from state.model.ids import outcome_id
 
 CONTRACT: Final = "delivery-outcome/1"
 
+ANSWERED_SITE: Final = "answeredsite"
+"""The extension attribute with the site where the answered event arose: a hub that has lost the event knows it by this."""
+
 
 def outcome_event(
     claim: Claim, lane: Lane, *, state: DeliveryState, kind: str, reference: str, detail: str, now: datetime
@@ -55,4 +58,5 @@ def outcome_event(
         op=Op.ACK,
         environment=cause.environment,
         estate=cause.estate,
+        extensions={ANSWERED_SITE: cause.site},
     )

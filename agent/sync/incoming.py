@@ -16,6 +16,7 @@ import orjson
 from agent.estate.compiled import CompiledFlow, CompiledLane
 from agent.estate.known import KnownEstate, KnownEstates
 from agent.lanes import open_lane
+from agent.outcomes import ANSWERED_SITE
 from agent.outcomes import CONTRACT as OUTCOME
 from agent.owing import owe
 from agent.router import route
@@ -134,7 +135,7 @@ class Incoming:
         for one in admitted:
             lanes = self._wanting(connection, peer, one.event)
             here = [lane for lane in lanes if lane.site == self._here]
-            wanted_at = {lane.site for lane in lanes} | _answered(connection, one.event)
+            wanted_at = {lane.site for lane in lanes} | self._answered(connection, one.event)
             departures.append(Departure(one, tier, wanted_at))
             by_flow[one.event.flow].append((one, here))
             taken.owed.update(lane.name for lane in here)
@@ -186,6 +187,14 @@ class Incoming:
             self._set_aside(connection, peer, event, error)
         return ()
 
+    def _answered(self, connection: sqlite3.Connection, event: Event) -> set[str]:
+        """The site where the event arose that this one answers: as we know it, or as this one says."""
+        if event.contract != OUTCOME or event.causationid is None:
+            return set()
+        sites = self._known.get(connection, event.estate).compiled.estate.sites
+        site = inbox.site_of(connection, event.causationid) or event.extensions.get(ANSWERED_SITE)
+        return {site} if isinstance(site, str) and site in sites else set()
+
     def _estate_of(self, connection: sqlite3.Connection, event: Event) -> KnownEstate | None:
         try:
             return self._known.get(connection, event.estate)
@@ -222,14 +231,6 @@ def _references(event: Event) -> Sequence[tuple[str, str]]:
         return parse(event.contract, event.data).references()
     except (ConfigError, RejectedError):
         return ()
-
-
-def _answered(connection: sqlite3.Connection, event: Event) -> set[str]:
-    """The site where the event arose that this one answers."""
-    if event.contract != OUTCOME or event.causationid is None:
-        return set()
-    site = inbox.site_of(connection, event.causationid)
-    return {site} if site else set()
 
 
 def _foreign(site: str, event: Event, flow: CompiledFlow | None) -> RejectedError | None:

@@ -547,3 +547,24 @@ async def test_a_pull_that_wants_what_the_hub_has_not_waits_as_any_other(tmp_pat
 def _let_wait(event: Event, connection: sqlite3.Connection) -> None:
     hub = peers.ensure(connection, HUB)
     unapplied.add(connection, [event], peer=hub.id, tier=1, code="no-estate", detail="", now=0)
+
+
+async def test_an_outcome_finds_its_way_through_a_restored_hub_that_has_lost_its_event(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        north, south = whole.agents["north"], whole.agents["south"]
+        await whole.copy(HUB, "old")
+        whole.start("north", "south")
+        await grow(whole, 1)
+        await until(lambda: holds(south.owes("south/wms"), story("R-1", 1)))
+        await _come_in_step_and_stop(whole, "north", "south")
+        whole.start("south")
+        await south.delivers("south/wms")
+        await until(lambda: holds(whole.agents[HUB].outcomes(), [("R-1", "south/wms")]))
+        await whole.stop("south")
+        await whole.close(HUB)
+        restored = whole.agents[HUB] = await whole.open("old", site=HUB)
+        await restored.database.write(_begin_epoch)
+        whole.start("south")
+        await until(lambda: holds(restored.outcomes(), [("R-1", "south/wms")]))
+        whole.start("north")
+        await until(lambda: holds(north.outcomes(), [("R-1", "south/wms")]))
