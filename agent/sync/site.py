@@ -92,6 +92,7 @@ class SiteLink:
         self._health = health
         self._on_owed = on_owed
         self._news = asyncio.Event()
+        self._was_up = False  # since it was dialled last, a pull was answered
         self.trouble: DistctlError | None = None
         """Why nothing is exchanged at the moment."""
 
@@ -103,14 +104,14 @@ class SiteLink:
         """Keep the link up until the agent stops."""
         failures = 0
         while not stopping.is_set():
-            began = self._clock.monotonic()
+            self._was_up = False
             try:
                 await self.keep_up(stopping)
                 return
             except* DistctlError as group:
                 error = first_in(group)
                 self.trouble = error if isinstance(error, DistctlError) else None
-            failures = 0 if self._clock.monotonic() - began > _FENCED_PAUSE else failures + 1
+            failures = 1 if self._was_up else failures + 1
             await sleep_unless(stopping, self._pause(failures), clock=self._clock)
 
     def _pause(self, failures: int) -> float:
@@ -231,6 +232,7 @@ class SiteLink:
                 return
             frame = await asyncio.to_thread(decode, raw)
             taken = await self._answer(partial(self._take_in, pull, frame), name="sync.take_in")
+            self._was_up = True
             self._on_owed(taken.owed)
 
     def _pull(self, connection: sqlite3.Connection) -> Pull:
