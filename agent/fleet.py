@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import partial
+from typing import TYPE_CHECKING
 
 from agent.control.schema import AgentRow
-from agent.identity.certificates import read_certificate
-from agent.identity.hub import HubIdentity, Invited
 from agent.sync.fencing import cure
 from agent.sync.needs import Fence, Reason
 from state import audit, life, peers, streams
@@ -20,6 +20,9 @@ from state.model.errors import ConflictError, NotFoundError
 from state.model.estate import Estate
 from state.model.suggestion import suggestion
 from state.peers import Peer, PeerState
+
+if TYPE_CHECKING:
+    from agent.identity.hub import HubIdentity, Invited
 
 
 class Fleet:
@@ -125,7 +128,6 @@ def _rows(
 def _row(
     connection: sqlite3.Connection, here: Life, site: str, peer: Peer | None, standing: Standing | None, hub: str
 ) -> AgentRow:
-    certificate = read_certificate(standing.certificate) if standing and standing.certificate else None
     state, reason, cure_text = _state(peer, standing, hub)
     return AgentRow(
         agent=site,
@@ -135,9 +137,17 @@ def _row(
         epoch=peer.epoch if peer else 0,
         heard_at=peer.heard_at if peer else None,
         waiting=sum(streams.owed(connection, peer.id, epoch=here.epoch).values()) if peer else 0,
-        certificate_until=certificate.not_after if certificate else None,
+        certificate_until=_certificate_until(standing),
         said=peer.said if peer else {},
     )
+
+
+def _certificate_until(standing: Standing | None) -> datetime | None:
+    if standing is None or not standing.certificate:
+        return None
+    from agent.identity.certificates import read_certificate  # a hub has it loaded, an agent alone does without
+
+    return read_certificate(standing.certificate).not_after
 
 
 def _state(peer: Peer | None, standing: Standing | None, hub: str) -> tuple[str, str, str]:

@@ -1,0 +1,194 @@
+"""The links of an agent that has others: the hub listens, a site dials.
+
+Everything but the hub's address follows the estate in force. A site that is not enrolled yet looks for its identity now and then,
+so that `distctl agent enrol` needs no restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from agent.estate.compiled import CompiledEstate
+from agent.estate.known import KnownEstates
+from agent.identity.hub import HubIdentity
+from agent.identity.listener import Listener
+from agent.identity.site import SiteIdentity
+from agent.link import OnOwed
+from agent.supervisor import sleep_unless
+from agent.sync.https import DEAD_AFTER, HttpsExchange, add_routes
+from agent.sync.hub import Hub
+from agent.sync.incoming import Incoming
+from agent.sync.outgoing import Outgoing
+from agent.sync.site import SiteLink
+from agent.works import Ground
+from state.model.errors import DistctlError, NotFoundError
+from state.model.estate import HubSpec
+
+_LOOKS_AGAIN_AFTER: Final = 5.0
+
+
+class HubLink:
+    """The hub: it listens, and answers its sites."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        compiled: CompiledEstate,
+        data: Path,
+        spec: HubSpec,
+        *,
+        on_owed: OnOwed,
+        on_fenced: Callable[[], None],
+    ) -> None:
+        self._ground = ground
+        self._data = data
+        self._spec = spec
+        self._on_owed = on_owed
+        self._on_fenced = on_fenced
+        self._compiled = compiled
+        self._hub = self._make_hub(compiled)
+        self.troubles: list[str] = []
+        self.identity: HubIdentity | None = None
+        """Who may call; there while it runs."""
+
+    def adopt(self, compiled: CompiledEstate) -> None:
+        """Sites are greeted anew under the new estate."""
+        self._compiled, self._hub = compiled, self._make_hub(compiled)
+
+    def wake(self, sites: Iterable[str]) -> None:
+        """Answer the pulls of these sites."""
+        self._hub.wake(sites)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Listen. Raises `ConfigError` where it cannot."""
+        ground = self._ground
+        self.identity = await HubIdentity.open(
+            self._data, ground.database, estate=lambda: self._compiled.estate, clock=ground.clock
+        )
+        listener = Listener(self.identity, listen=self._spec.listen)
+        add_routes(listener, lambda: self._hub)
+        try:
+            self.troubles = []
+            await listener.serve(stopping)
+        except DistctlError as error:
+            self.troubles = [f"no site can reach this hub: {error}"]
+            raise
+
+    def _make_hub(self, compiled: CompiledEstate) -> Hub:
+        ground, settings = self._ground, compiled.estate.settings
+        return Hub(
+            ground.site,
+            ground.database,
+            _incoming(ground, compiled, self._spec),
+            weights=settings.tier_weights,
+            estate=compiled.estate.hash,
+            software=version("distctl"),
+            clock=ground.clock,
+            on_owed=self._on_owed,
+            on_fenced=self._on_fenced,
+        )
+
+
+class HubDialler:
+    """A site: it dials the hub, as soon as it is enrolled."""
+
+    identity: HubIdentity | None = None
+
+    def __init__(self, ground: Ground, compiled: CompiledEstate, data: Path, spec: HubSpec, *, on_owed: OnOwed) -> None:
+        self._ground = ground
+        self._compiled = compiled
+        self._data = data
+        self._spec = spec
+        self._on_owed = on_owed
+        self._link: SiteLink | None = None
+        self._missing = ""
+        self._again = asyncio.Event()  # the estate changed, or the agent stops
+
+    @property
+    def troubles(self) -> list[str]:
+        """Why nothing is exchanged with the hub, if so."""
+        if self._missing:
+            return [self._missing]
+        trouble = self._link.trouble if self._link else None
+        return [f"nothing is exchanged with the hub {self._spec.site}: {trouble}"] if trouble else []
+
+    def adopt(self, compiled: CompiledEstate) -> None:
+        """Greet the hub anew under the new estate."""
+        self._compiled = compiled
+        self._again.set()
+
+    def wake(self, sites: Iterable[str]) -> None:
+        """Whatever leaves a site goes to the hub."""
+        if self._link is not None and self._spec.site in sites:
+            self._link.wake()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Dial until the agent stops."""
+        while not stopping.is_set():
+            try:
+                identity = SiteIdentity.open(self._data, clock=self._ground.clock)
+            except NotFoundError as error:
+                self._missing = str(error)
+                await sleep_unless(stopping, _LOOKS_AGAIN_AFTER, clock=self._ground.clock)
+                continue
+            self._missing = ""
+            async with asyncio.TaskGroup() as tasks:
+                renewing = tasks.create_task(identity.keep_renewed(stopping), name="identity")
+                await self._dial(identity, stopping)
+                renewing.cancel()
+
+    async def _dial(self, identity: SiteIdentity, stopping: asyncio.Event) -> None:
+        """Keep a link up under each estate that comes into force."""
+        while not stopping.is_set():
+            self._again.clear()
+            exchange = HttpsExchange(identity.client(deadline=DEAD_AFTER), hub=self._spec.site)
+            try:
+                link = self._link = self._make_link(exchange)
+                async with asyncio.TaskGroup() as tasks:
+                    ended = tasks.create_task(self._end_with(stopping), name="sync end")
+                    await link.run(self._again)
+                    ended.cancel()
+            finally:
+                await exchange.close()
+
+    async def _end_with(self, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+        self._again.set()
+
+    def _make_link(self, exchange: HttpsExchange) -> SiteLink:
+        ground, settings = self._ground, self._compiled.estate.settings
+        return SiteLink(
+            exchange,
+            ground.database,
+            _incoming(ground, self._compiled, self._spec),
+            hub=self._spec.site,
+            weights=settings.tier_weights,
+            estate=self._compiled.estate.hash,
+            software=version("distctl"),
+            clock=ground.clock,
+            dice=ground.dice,
+            health=self._health,
+            on_owed=self._on_owed,
+        )
+
+    def _health(self) -> dict[str, Any]:
+        return {
+            "disk_free_bytes": shutil.disk_usage(self._data).free,
+            "units_queued": self._ground.database.queued,
+            "clock": self._ground.clock.now().isoformat(),
+        }
+
+
+def _incoming(ground: Ground, compiled: CompiledEstate, hub: HubSpec) -> Incoming:
+    return Incoming(
+        ground.site,
+        Outgoing(ground.site, hub.site),
+        KnownEstates(compiled),
+        environment=compiled.estate.settings.environment,
+        clock=ground.clock,
+    )
