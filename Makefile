@@ -15,7 +15,7 @@ test: $(DEV)            ## the suite, under 15 minutes on two cores
 	@$(BIN)/pytest $(ARGS)
 
 kills: $(DEV)           ## the SIGKILL loop at full length: make kills KILLS=500
-	@DISTCTL_KILLS=$(or $(KILLS),500) $(BIN)/pytest tests/acceptance/test_kill_loop.py $(ARGS)
+	@DISTCTL_KILLS=$(or $(KILLS),500) $(BIN)/pytest tests/acceptance/test_kill_loop.py tests/acceptance/test_estatewide.py $(ARGS)
 
 check: $(DEV)           ## format, lint, types, layers
 	@$(BIN)/ruff format --check .

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from tests.acceptance.agent_process import (
 pytestmark = pytest.mark.slow
 
 SITES = ("hq", "north", "south")
+PATIENCE = 120.0
+"""Seconds: a site that found its hub dead a few times dials again after a minute."""
 
 
 class Whole:
@@ -161,18 +163,26 @@ def test_sites_enrol_keep_in_step_and_survive_the_death_of_every_agent(whole: Wh
     assert {whole.row(site)["state"] for site in ("north", "south")} == {"open"}
 
 
-def test_killed_at_any_commit_of_the_exchange_nothing_is_lost_doubled_or_out_of_order(whole: Whole) -> None:
-    whole.publish("R-1", "R-2")
-    until(whole.arrived, "both targets have it")
-    points = [("hq", point) for point in OF_A_HUB] + [("north", point) for point in OF_A_SITE]
-    for site, point in points:
-        agent = whole.agents[site]
+IS_FULL = int(os.environ.get("DISTCTL_KILLS", "0")) > 100
+HUB_POINTS = OF_A_HUB if IS_FULL else [point for point in OF_A_HUB if "push" in point or "pull" in point]
+SITE_POINTS = OF_A_SITE if IS_FULL else [point for point in OF_A_SITE if "take_in" in point]
+"""`make kills` passes all of them."""
+
+
+@pytest.mark.parametrize(("site", "points"), [("hq", HUB_POINTS), ("north", SITE_POINTS)], ids=["hub", "site"])
+def test_killed_at_the_commits_of_the_exchange_nothing_is_lost_doubled_or_out_of_order(
+    whole: Whole, site: str, points: Sequence[str]
+) -> None:
+    agent = whole.agents[site]
+    for point in points:
+        whole.publish("R-1", "R-2")
+        until(whole.arrived, "both targets have it", seconds=PATIENCE)
         agent.kill()
         agent.start(crash_at=point)
         whole.publish("R-1", "R-2")
-        assert agent.wait() == -signal.SIGKILL, f"{point} was not passed"
+        assert agent.wait(PATIENCE) == -signal.SIGKILL, f"{point} was not passed"
         agent.start()
-    until(whole.arrived, "everything arrives once and in order", seconds=60)
+    until(whole.arrived, "everything arrives once and in order", seconds=PATIENCE)
     assert {whole.row(site)["state"] for site in ("north", "south")} == {"open"}
 
 
