@@ -1,0 +1,1 @@
+-- Estates that the hub sent, and what became of each.

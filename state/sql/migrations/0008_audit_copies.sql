@@ -1,0 +1,1 @@
+-- What others hold of this store's audit, and this store of theirs.

@@ -1,0 +1,1 @@
+-- What was let go of by the rule of retention.

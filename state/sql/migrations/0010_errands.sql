@@ -1,0 +1,1 @@
+-- What a person at the hub asked of a site.
