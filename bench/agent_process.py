@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.control.endpoint import socket_in, store_in
+from bench.estate import SITE
 from connectors.simulators.leash import leashed
 
 DISTCTL: Final = str(Path(sys.executable).with_name("distctl"))
@@ -30,8 +32,20 @@ class AgentProcess:
 
     def delivered(self, flow: str) -> int:
         """How many deliveries of a flow have their outcome."""
+        return self.count("SELECT sum(delivered) FROM lanes WHERE flow = ?", flow)
+
+    def received(self) -> int:
+        """How many events came over its links; those that a hub has are durable at both ends."""
+        return self.count("SELECT sum(seq) FROM streams_in")
+
+    def sent(self) -> int:
+        """How many events are in its streams, acknowledged or not."""
+        return self.count("SELECT sum(seq) FROM streams_out")
+
+    def count(self, query: str, *parameters: object) -> int:
+        """What its store answers to a query for one number; 0 for NULL."""
         with closing(sqlite3.connect(f"{store_in(self.data).as_uri()}?mode=ro", uri=True)) as connection:
-            return int(connection.execute("SELECT sum(delivered) FROM lanes WHERE flow = ?", (flow,)).fetchone()[0])
+            return int(connection.execute(query, parameters).fetchone()[0] or 0)
 
     def resident_megabytes(self) -> float:
         """What it holds in memory now, in MB (10^6 bytes)."""
@@ -39,18 +53,20 @@ class AgentProcess:
 
 
 @asynccontextmanager
-async def open_agent(home: Path) -> AsyncIterator[AgentProcess]:
-    """Start the agent of the estate in `home`, with its store in `data` there; it is stopped with the block."""
-    data = home / "data"
-    command = [DISTCTL, "--data", str(data), "agent", "run", "--estate", str(home), "--log", "json"]
-    with (home / "agent.log").open("ab") as log, subprocess.Popen(leashed(command), stdout=log, stderr=log) as process:
+async def open_agent(home: Path, site: str = SITE, *, data: Path | None = None) -> AsyncIterator[AgentProcess]:
+    """Start the agent of a site of the estate in `home`, with its store in `data` there; it is stopped with the block."""
+    data = data or home / "data"
+    command = [DISTCTL, "--data", str(data), "--site", site, "agent", "run", "--estate", str(home), "--log", "json"]
+    log_path = data.with_suffix(".log")
+    with log_path.open("ab") as log, subprocess.Popen(leashed(command), stdout=log, stderr=log) as process:
         try:
             await until(socket_in(data).exists, "the agent answers")
             yield AgentProcess(pid=process.pid, data=data)
         except SystemExit:
-            print((home / "agent.log").read_text()[-4000:], file=sys.stderr)
+            print(log_path.read_text()[-4000:], file=sys.stderr)
             raise
         finally:
+            process.send_signal(signal.SIGCONT)  # it may stand still
             process.terminate()
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 SITE: Final = "north"
+HUB: Final = "hq"
 FLOW: Final = "purchase-orders"
 HOT_FLOW: Final = "supplier-orders"
 """The same orders, kept in order by supplier: every one waits behind the one before."""
+
+IDLE_FLOW: Final = "spare-orders"
+"""Orders that go to a target which is down."""
 
 BATCH: Final = 1000
 """Orders that are committed together: as many as the bare side commits."""
@@ -50,18 +55,36 @@ def write_estate(folder: Path, *, url: str) -> Path:
     """Write the estate into `folder`, which it makes; its orders go to the partner at `url`."""
     systems = {"planning": {"connector": "files"}, "erp": _erp(url), "old-erp": _erp(url)}
     hot = _flow(HOT_FLOW, "hot", "old-erp") | {"order": {"key": "record.supplier"}}
-    flows = {FLOW: _flow(FLOW, "orders", "erp"), HOT_FLOW: hot}
+    return _write(folder, {SITE: systems}, {FLOW: _flow(FLOW, "orders", "erp"), HOT_FLOW: hot})
+
+
+def write_linked_estate(folder: Path, *, url: str, port: int) -> Path:
+    """The same in two agents: files arrive at the site; the hub, which listens at `port`, has the partner at `url` and one that
+    is down.
+
+    `FLOW` goes to the partner, `IDLE_FLOW` to the one that is down.
+    """
+    systems = {
+        SITE: {"planning": {"connector": "files"}},
+        HUB: {"erp": _erp(url), "old-erp": _erp("http://127.0.0.1:9")},
+    }
+    flows = {FLOW: _flow(FLOW, "orders", "erp"), IDLE_FLOW: _flow(IDLE_FLOW, "idle", "old-erp")}
+    hub = {"site": HUB, "url": f"https://127.0.0.1:{port}", "listen": f"127.0.0.1:{port}"}
+    return _write(folder, systems, flows, hub=hub)
+
+
+def _write(folder: Path, systems: Mapping[str, Any], flows: Mapping[str, dict[str, Any]], **settings: object) -> Path:
     files = {
-        "estate.yaml": {"name": "acme", "environment": "test", "currency": "EUR"},
-        f"sites/{SITE}.yaml": {"site": SITE, "systems": systems},
+        "estate.yaml": {"name": "acme", "environment": "test", "currency": "EUR", **settings},
+        **{f"sites/{site}.yaml": {"site": site, "systems": own} for site, own in systems.items()},
         **{f"flows/{name}.yaml": flow for name, flow in flows.items()},
     }
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1))  # JSON is YAML
-    for name in ("orders", "hot"):
-        (folder / name).mkdir()
+    for flow in flows.values():
+        (folder / flow["source"]["settings"]["folder"]).mkdir()
     return folder
 
 
@@ -71,11 +94,11 @@ def drop(folder: Path, name: str, payloads: list[bytes]) -> None:
     (folder / f"{name}.jsonl.done").touch()
 
 
-def _flow(name: str, folder: str, target: str) -> dict[str, Any]:
+def _flow(name: str, folder: str, target: str, *, tier: int = 1) -> dict[str, Any]:
     return {
         "flow": name,
         "owner": "planning@acme.example",
-        "tier": 1,
+        "tier": tier,
         "source": {
             "system": "planning",
             "settings": {

@@ -12,6 +12,7 @@ class Standing(StrEnum):
     SHORT = "short"
     REACHED = "reached"
     DREAM = "dream"
+    OPEN = "-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +52,16 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One measure of the table, under its number in the reference. The aim is for the ratio, or for `held` where it is given."""
+    """One measure of the table, under its number in the reference, where it has one.
+
+    The aim is for the ratio, or for `held` where it is given; a measure that only informs has none.
+    """
 
     number: str
     measure: str
     ours: Figure
     beside: Figure
-    aim: Aim
+    aim: Aim | None
     held: float | None = None
 
     @property
@@ -68,4 +72,6 @@ class Row:
     @property
     def standing(self) -> Standing:
         """How the row stands to its aim."""
+        if self.aim is None:
+            return Standing.OPEN
         return self.aim.standing(self.ratio if self.held is None else self.held)

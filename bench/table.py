@@ -48,8 +48,9 @@ def keep(rows: Sequence[Row], told: str) -> None:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    held = f"{row.ratio:.2f}" if row.held is None else f"{row.ratio:.2f} ({row.held:+.0f}{row.aim.unit})"
-    return (row.number, row.measure, str(row.ours), str(row.beside), held, str(row.aim), row.standing)
+    unit = row.aim.unit if row.aim else ""
+    held = f"{row.ratio:.2f}" if row.held is None else f"{row.ratio:.2f} ({row.held:.0f}{unit})"
+    return (row.number, row.measure, str(row.ours), str(row.beside), held, str(row.aim or "-"), row.standing)
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
