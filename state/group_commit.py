@@ -93,8 +93,10 @@ class GroupCommit:
         on_fatal: Callable[[DistctlError], None],
         sleep: Callable[[float], None],
         make_room: Callable[[], bool] = lambda: False,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = path
+        self._monotonic = monotonic
         self._crash = crash
         self._on_fatal = on_fatal
         self._sleep = sleep
@@ -203,11 +205,11 @@ class GroupCommit:
 
     def _run_units(self, units: _Group, connection: sqlite3.Connection) -> _Outcome:
         run = self._run_alone if len(units) == 1 else self._run_in_savepoint
-        close_at = time.monotonic() + GROUP_SECONDS
+        close_at = self._monotonic() + GROUP_SECONDS
         for place, queued in enumerate(units):
             if error := run(queued, connection):
                 return _Outcome(error=error, culprit=place)
-            if time.monotonic() > close_at:
+            if self._monotonic() > close_at:
                 return _Outcome(done=place + 1)
         return _Outcome(done=len(units))
 

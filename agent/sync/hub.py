@@ -55,8 +55,12 @@ class Hub:
         clock: Clock,
         on_owed: Callable[[Collection[str]], None],
         on_fenced: Callable[[], None],
+        secret: Callable[[], str] = partial(secrets.token_hex, 16),
     ) -> None:
-        """`on_owed` is told of targets with new deliveries, `on_fenced` when this store itself may not go on."""
+        """`on_owed` is told of targets with new deliveries, `on_fenced` when this store itself may not go on.
+
+        `secret` makes what nobody can guess, of each nonce.
+        """
         self._site = site
         self._database = database
         self._incoming = incoming
@@ -66,6 +70,7 @@ class Hub:
         self._clock = clock
         self._on_owed = on_owed
         self._on_fenced = on_fenced
+        self._secret = secret
         self._sessions: dict[str, Nonce | None] = {}  # the nonce that a site had when it last said hello
         self._news: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
@@ -182,7 +187,7 @@ class Hub:
             return self._fence(connection, peer, fence)
         nonce = peer.nonce or _NONE_YET
         if pull.nonce == nonce:
-            nonce = nonce.next(secrets.token_hex(16))
+            nonce = nonce.next(self._secret())
             peers.issue(connection, peer, nonce, attempt=pull.attempt)
         return PullReply(
             version=VERSION,
@@ -194,7 +199,7 @@ class Hub:
 
     def _recognise(self, connection: sqlite3.Connection, peer: Peer, epoch: int) -> Nonce:
         """The site lives in `epoch` now; returns its first nonce there."""
-        nonce = (peer.nonce or _NONE_YET).next(secrets.token_hex(16))
+        nonce = (peer.nonce or _NONE_YET).next(self._secret())
         peers.issue(connection, peer, nonce, attempt="")
         peers.know_epoch(connection, peer, epoch)
         peers.open_again(connection, peer)

@@ -78,8 +78,12 @@ class SiteLink:
         dice: random.Random,
         health: Callable[[], Mapping[str, Any]],
         on_owed: Callable[[Collection[str]], None],
+        secret: Callable[[], str] = partial(secrets.token_hex, 16),
     ) -> None:
-        """`on_owed` is told of targets with new deliveries; `health` is what the hub is told of this agent."""
+        """`on_owed` is told of targets with new deliveries; `health` is what the hub is told of this agent.
+
+        `secret` makes what no other store comes up with, of each attempt.
+        """
         self._exchange = exchange
         self._database = database
         self._incoming = incoming
@@ -91,6 +95,7 @@ class SiteLink:
         self._dice = dice
         self._health = health
         self._on_owed = on_owed
+        self._secret = secret
         self._news = asyncio.Event()
         self._was_up = False  # since it was dialled last, a pull was answered
         self.trouble: DistctlError | None = None
@@ -185,7 +190,7 @@ class SiteLink:
         if (
             welcome.nonce is not None and welcome.nonce != peer.nonce
         ):  # a pull with it may be under way: keep its attempt
-            peers.issue(connection, peer, welcome.nonce, attempt=secrets.token_hex(16))
+            peers.issue(connection, peer, welcome.nonce, attempt=self._secret())
         nonce = welcome.nonce or peer.nonce
         if nonce is None:
             raise TransientError("the hub gave no nonce", hint="compare the versions of both agents", code="nonce")
@@ -267,7 +272,7 @@ class SiteLink:
                 put_up(connection, peer, fence, now=self._clock.now())
                 return fence
             taken.add(came)
-        peers.issue(connection, peer, reply.nonce, attempt=secrets.token_hex(16))
+        peers.issue(connection, peer, reply.nonce, attempt=self._secret())
         peers.hear(connection, peer, now=to_millis(self._clock.now()))
         return taken
 
