@@ -100,6 +100,14 @@ def fingerprint_at(path: Path) -> Fingerprint | None:
 
 
 def put_away(path: Path, into: Path, *, tag: str, expected: Fingerprint | None = None) -> Path:
+    """`move` it, for good: the names are on disk when this returns."""
+    target = move(path, into, tag=tag, expected=expected)
+    sync_folder(into)
+    sync_folder(path.parent)
+    return target
+
+
+def move(path: Path, into: Path, *, tag: str, expected: Fingerprint | None = None) -> Path:
     """Move a file into a folder, which is made if need be, under its own name or, where that is taken, one with `tag`.
 
     Across file systems it is copied, and only if it is the one `expected`.
@@ -116,8 +124,6 @@ def put_away(path: Path, into: Path, *, tag: str, expected: Fingerprint | None =
         if kind_of(path.lstat().st_mode):
             return path
         _copy_over(path, target, expected)
-    sync_folder(into)
-    sync_folder(path.parent)
     return target
 
 

@@ -39,6 +39,9 @@ from state.model.visible import visible
 WATCHES_LATE_WRITERS_FOR: Final = 600.0  # seconds after a file was put away
 _MOST_LATE_WRITERS: Final = 1000
 _LOOK_AT_FOLDER_EVERY_MS: Final = 1000  # a share may send no notices, but the folder's own time moves
+_BUSY_FOR: Final = 10.0  # seconds after something was taken in which the next is expected
+_GATHER_MS: Final = 50  # notices are gathered for so long and no longer, however many more come
+_GATHER_BUSY_MS: Final = 5
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +81,7 @@ class FilesSource:
         self._grown: dict[str, _Taken] = {}  # by name: taken, and longer since
         self._stuck: dict[str, _Taken] = {}  # by name: committed, and could not be put away yet
         self._seen_at: int | None = None
+        self._busy_until = 0.0  # monotonic
         self._work = Threads(f"files-{around.name}", 1)
         self._watching = Threads(f"watch-{around.name}", 1)
         self._stop = threading.Event()
@@ -147,7 +151,11 @@ class FilesSource:
             names = self._names_with_markers(listed)
         markers = {entry.name for entry in listed if self._is_marker(entry.name)}
         ordered = sorted((entry for entry in listed if entry.name not in markers), key=self._order)
-        return self._arrivals.look(ordered, names, self._clock.monotonic())
+        now = self._clock.monotonic()
+        complete = self._arrivals.look(ordered, names, now)
+        if complete:
+            self._busy_until = now + _BUSY_FOR
+        return complete
 
     def _order(self, entry: Entry) -> tuple[int, str]:
         return (entry.fingerprint.modified_ns if self._settings.order == "mtime" else 0, entry.name)
@@ -175,10 +183,13 @@ class FilesSource:
         """Whether something arrived before `stop`; False at once where the folder cannot be watched."""
         if _modified_at(self._folder) != self._seen_at:
             return True
+        gather = _GATHER_BUSY_MS if self._clock.monotonic() < self._busy_until else _GATHER_MS
         try:
             for changes in watch(
                 self._folder,
                 watch_filter=self._concerns_us,
+                debounce=gather,
+                step=gather,
                 stop_event=stop,
                 rust_timeout=_LOOK_AT_FOLDER_EVERY_MS,
                 yield_on_timeout=True,
@@ -312,17 +323,22 @@ class FilesSource:
             return
         self._stuck[taken.name] = taken
         with telling(f"moving {path} to {taken.into}"):
-            target = folders.put_away(path, taken.into, tag=taken.sha256[:8] or "refused", expected=taken.fingerprint)
-            self._put_marker_away(path)
+            target = folders.move(path, taken.into, tag=taken.sha256[:8] or "refused", expected=taken.fingerprint)
+            for folder in {self._folder, taken.into, *self._move_marker(path)}:
+                folders.sync_folder(folder)
         del self._stuck[taken.name]
         self._grown.pop(taken.name, None)
         self._watch_late_writers(taken, target)
 
-    def _put_marker_away(self, path: Path) -> None:
-        if isinstance(self._settings.guard, DoneMarker):
-            marker = path.with_name(path.name + self._settings.guard.suffix)
-            if os.path.lexists(marker):
-                folders.put_away(marker, self._archive, tag="marker")
+    def _move_marker(self, path: Path) -> set[Path]:
+        """Returns the folder that it went to, if there was one."""
+        if not isinstance(self._settings.guard, DoneMarker):
+            return set()
+        marker = path.with_name(path.name + self._settings.guard.suffix)
+        if not os.path.lexists(marker):
+            return set()
+        folders.move(marker, self._archive, tag="marker")
+        return {self._archive}
 
     # Writers that come late
 

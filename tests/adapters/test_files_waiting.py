@@ -29,6 +29,18 @@ async def test_waiting_ends_at_once_when_a_file_arrives(make_inbox: MakeInbox) -
     assert await arrival_wakes(make_inbox()) < 0.8
 
 
+async def test_waiting_ends_while_files_keep_arriving(make_inbox: MakeInbox) -> None:
+    inbox = make_inbox()
+    await inbox.run()
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(inbox.source.wait(timedelta(seconds=20)))
+        await asyncio.sleep(0.3)
+        for number in range(70):
+            inbox.put(f"plan-{number}.csv")
+            await asyncio.sleep(0.02)
+        assert waiting.done()
+
+
 async def test_waiting_ends_soon_on_a_share_that_sends_no_notices(
     make_inbox: MakeInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
