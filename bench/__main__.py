@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from bench import backlog, intake, linked_path, memory, startup, table, waiting_producer, whole_path
+from bench import backlog, intake, latency, linked_path, memory, slow_disk, startup, table, waiting_producer, whole_path
 from bench.disk import BUILD, file_system, workspace
 from bench.row import Row
 
@@ -24,7 +24,9 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "P4": linked_path.measure,
     "P5": waiting_producer.measure,
     "P7": backlog.measure,
+    "P8": latency.measure,
     "P9": memory.measure,
+    "P10": slow_disk.measure,
     "P11": startup.measure,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -88,10 +89,12 @@ def _write(folder: Path, systems: Mapping[str, Any], flows: Mapping[str, dict[st
     return folder
 
 
-def drop(folder: Path, name: str, payloads: list[bytes]) -> None:
-    """Leave a file of orders in the watched folder; the marker makes it complete."""
+def drop(folder: Path, name: str, payloads: list[bytes]) -> float:
+    """Leave a file of orders in the watched folder; the marker makes it complete, in the moment that is returned (monotonic)."""
     (folder / f"{name}.jsonl").write_bytes(b"\n".join(payloads) + b"\n")
+    offered = time.monotonic()
     (folder / f"{name}.jsonl.done").touch()
+    return offered
 
 
 def _flow(name: str, folder: str, target: str, *, tier: int = 1) -> dict[str, Any]:

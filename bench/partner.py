@@ -10,15 +10,19 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Final
 
 import orjson
 
 from connectors.simulators.leash import leashed
+
+TIMES: Final = ".times"
 
 
 class Ledger:
@@ -26,6 +30,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
+        self._times = path.with_suffix(TIMES).open("a", buffering=1)
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._connection.execute("PRAGMA journal_mode = wal")
         self._connection.execute("PRAGMA synchronous = FULL")
@@ -35,12 +40,13 @@ class Ledger:
         )
 
     def take(self, orders: list[dict[str, object]]) -> list[dict[str, object]]:
-        """Write what is new; an answer for each."""
+        """Write what is new; an answer for each. `TIMES` beside the ledger says when each was on disk."""
         rows = [(order["idempotency_key"], order["po_no"], orjson.dumps(order)) for order in orders]
         with self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany("INSERT OR IGNORE INTO orders (key, po_no, data) VALUES (?, ?, ?)", rows)
             self._connection.execute("COMMIT")
+            self._times.write("".join(f"{po_no} {time.monotonic_ns()}\n" for _, po_no, _ in rows))
         return [{"status": 201, "id": po_no} for _, po_no, _ in rows]
 
 
@@ -87,6 +93,11 @@ class Partner:
         with closing(sqlite3.connect(f"{self.ledger.as_uri()}?mode=ro", uri=True)) as connection:
             rows, orders = connection.execute("SELECT count(*), count(DISTINCT po_no) FROM orders").fetchone()
         return int(rows), int(orders)
+
+    def times(self) -> dict[str, float]:
+        """When each order was on disk, in seconds of the machine's monotonic clock, by order number."""
+        lines = (line.split() for line in self.ledger.with_suffix(TIMES).read_text().splitlines())
+        return {po_no: int(nanoseconds) / 1e9 for po_no, nanoseconds in lines}
 
 
 @contextmanager
