@@ -60,7 +60,9 @@ class AuditBreak:
     finding: str
 
 
-_Row: TypeAlias = tuple[int, int, str, str, str, str, str | None, str | None, str, str, bytes, bytes]
+Row: TypeAlias = tuple[int, int, str, str, str, str, str | None, str | None, str, str, bytes, bytes]
+"""An entry as it is written, for who checks or copies it: seq, at_ms, actor, action, target, reason, before, after, request_id,
+details (these three as JSON), previous_hash, hash."""
 
 
 def append(
@@ -82,9 +84,9 @@ def append(
         last.seq + 1, at_ms, actor, action, target, reason, _written(before), _written(after), request_id,
         _canonical(details or {}), bytes.fromhex(last.hash),
     )  # fmt: skip
-    row: _Row = (*covered, _hash(covered))
+    row: Row = (*covered, _hash(covered))
     connection.execute(_SQL.append, row)
-    return _entry(row)
+    return entry_of(row)
 
 
 def head(connection: sqlite3.Connection) -> AuditHead:
@@ -97,9 +99,9 @@ def verify(connection: sqlite3.Connection, expected: AuditHead = GENESIS) -> Aud
     """The first break of the chain, or None. `expected` is a head seen earlier: the chain must still go through it."""
     last = GENESIS
     for row in connection.execute(_SQL.walk):
-        if finding := _finding(row, last):
-            return AuditBreak(seq=last.seq + 1, finding=finding)
-        last = AuditHead(seq=row[0], hash=row[-1].hex())
+        if wrong := finding(row, last):
+            return AuditBreak(seq=last.seq + 1, finding=wrong)
+        last = head_of(row)
         if last.seq == expected.seq and last.hash != expected.hash:
             return AuditBreak(
                 seq=last.seq, finding="its hash is not the one that was seen earlier: the past was rewritten"
@@ -110,10 +112,34 @@ def verify(connection: sqlite3.Connection, expected: AuditHead = GENESIS) -> Aud
     return None
 
 
+def goes_through(connection: sqlite3.Connection, known: AuditHead) -> bool:
+    """Whether the chain has that entry under that number."""
+    return hash_at(connection, known.seq) == known.hash
+
+
+def hash_at(connection: sqlite3.Connection, seq: int) -> str:
+    """The hash of that entry; empty where there is none."""
+    if seq == GENESIS.seq:
+        return GENESIS.hash
+    row = connection.execute(_SQL.find, {"seq": seq}).fetchone()
+    return row[-1].hex() if row else ""
+
+
+def rows_after(connection: sqlite3.Connection, seq: int, *, limit: int) -> list[Row]:
+    """Entries behind that number, in their order."""
+    return connection.execute(_SQL.list_after, (seq, limit)).fetchall()
+
+
+def began(connection: sqlite3.Connection, site: str) -> int:
+    """The last entry of the life before this one of the store of `site`; 0 in its first."""
+    (entry,) = connection.execute(_SQL.began, (site,)).fetchone()
+    return entry - 1 if entry else 0
+
+
 def find(connection: sqlite3.Connection, seq: int) -> AuditEntry | None:
     """One entry by its number."""
     row = connection.execute(_SQL.find, {"seq": seq}).fetchone()
-    return _entry(row) if row else None
+    return entry_of(row) if row else None
 
 
 def entries(
@@ -134,15 +160,40 @@ def entries(
         "since_ms": since_ms, "until_ms": until_ms, "before_seq": before_seq, "limit": limit,
     }  # fmt: skip
     statement = _SQL.list_of_target if target is not None else _SQL.list
-    return [_entry(row) for row in connection.execute(statement, wanted)]
+    return [entry_of(row) for row in connection.execute(statement, wanted)]
 
 
-def _finding(row: _Row, last: AuditHead) -> str:
+def finding(row: Row, last: AuditHead) -> str:
+    """Why the entry does not follow `last`; empty where it does."""
     if row[0] != last.seq + 1:
         return f"it is missing: entry {row[0]} follows {last.seq}"
     if row[-2].hex() != last.hash:
         return "it does not continue the entry before it"
     return "" if _hash(row[:-1]) == row[-1] else "its content is not what was written"
+
+
+def head_of(row: Row) -> AuditHead:
+    """The chain up to that entry."""
+    return AuditHead(seq=row[0], hash=row[-1].hex())
+
+
+def entry_of(row: Row) -> AuditEntry:
+    """What the entry says."""
+    seq, at_ms, actor, action, target, reason, before, after, request_id, details, previous_hash, own_hash = row
+    return AuditEntry(
+        seq=seq,
+        at_ms=at_ms,
+        actor=actor,
+        action=action,
+        target=target,
+        reason=reason,
+        before=None if before is None else json.loads(before),
+        after=None if after is None else json.loads(after),
+        request_id=request_id,
+        details=json.loads(details),
+        previous_hash=previous_hash.hex(),
+        hash=own_hash.hex(),
+    )
 
 
 def _numbers_given(connection: sqlite3.Connection) -> int:
@@ -162,21 +213,3 @@ def _written(value: Json | None) -> str | None:
 def _canonical(value: object) -> str:
     """One text for one value: sorted names, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
-def _entry(row: _Row) -> AuditEntry:
-    seq, at_ms, actor, action, target, reason, before, after, request_id, details, previous_hash, own_hash = row
-    return AuditEntry(
-        seq=seq,
-        at_ms=at_ms,
-        actor=actor,
-        action=action,
-        target=target,
-        reason=reason,
-        before=None if before is None else json.loads(before),
-        after=None if after is None else json.loads(after),
-        request_id=request_id,
-        details=json.loads(details),
-        previous_hash=previous_hash.hex(),
-        hash=own_hash.hex(),
-    )

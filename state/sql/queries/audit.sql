@@ -18,6 +18,15 @@ SELECT seq FROM sqlite_sequence WHERE name = 'audit';
 SELECT seq, at_ms, actor, action, target, reason, before_json, after_json, request_id, details_json, previous_hash, hash
 FROM audit WHERE seq = :seq;
 
+-- :name list_after
+SELECT seq, at_ms, actor, action, target, reason, before_json, after_json, request_id, details_json, previous_hash, hash
+FROM audit WHERE seq > ? ORDER BY seq LIMIT ?;
+
+-- :name began
+-- The entry with which this life of the store began: it was put back, or adopted.
+SELECT max(seq) FROM audit
+WHERE (target = 'store' AND action = 'restore') OR (target = 'agent ' || ? AND action = 'adopt');
+
 -- :name list
 SELECT seq, at_ms, actor, action, target, reason, before_json, after_json, request_id, details_json, previous_hash, hash
 FROM audit
