@@ -1,0 +1,324 @@
+"""One machine: a disk, and the agent that runs over it. Composed as `agent.runtime` composes one, of the same parts.
+
+Left out is what a simulation cannot own: the control API's socket, signals, the estate folder's watcher, TLS and certificates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+import sqlite3
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from agent.estate.compiled import CompiledEstate
+from agent.estate.known import KnownEstates
+from agent.lanes import open_lanes
+from agent.leases import Leases
+from agent.raw_archive import RawArchive
+from agent.reaper import Reaper
+from agent.supervisor import guard
+from agent.sync.hub import Hub
+from agent.sync.incoming import Incoming
+from agent.sync.outgoing import Outgoing
+from agent.sync.site import SiteLink
+from agent.telemetry import Telemetry
+from agent.works import Ground, Works, open_works
+from state import estates, life, targets
+from state.model.clock import to_millis
+from state.model.errors import DistctlError
+from state.model.event import Environment
+from state.outbox import Outbox
+from state.reserve import Reserve
+from tests.simulation.clock import SimulatedClock
+from tests.simulation.counterparts import Counterparts, CounterpartsClock
+from tests.simulation.estate import HUB
+from tests.simulation.loop import Life, within
+from tests.simulation.network import Network, Wire
+from tests.simulation.store import Disk, InlineStore
+from tests.simulation.trace import Trace
+
+_SOFTWARE: Final = "simulation"
+_TELEMETRY: Final = Telemetry()
+_SELDOM: Final = 6.0
+"""The reaper looks around this many times more seldom than it does: it finds the same."""
+
+
+class Machine:
+    """A disk at a site, and what runs over it."""
+
+    def __init__(
+        self,
+        name: str,
+        site: str,
+        disk: Disk,
+        *,
+        compiled: CompiledEstate,
+        counterparts: Counterparts,
+        network: Network,
+        dice: random.Random,
+        trace: Trace,
+    ) -> None:
+        self.name = name
+        self.site = site
+        self.disk = disk
+        self.compiled = compiled
+        self.skew = timedelta(0)
+        self.agent: RunningAgent | None = None
+        self.on_crash: Callable[[str, str], None] = lambda *_: None  # machine, point
+        self.dice = dice
+        self.trace = trace
+        self.counterparts = counterparts
+        self.network = network
+        self._crashes_in = 0
+        self._crashes_at = ""
+        self._lives = 0
+
+    @property
+    def life(self) -> Life | None:
+        """That of the agent that runs; None where none does."""
+        return self.agent.life if self.agent is not None else None
+
+    @property
+    def hub(self) -> Hub:
+        """Who answers the sites here."""
+        if self.agent is None or self.agent.hub is None:
+            raise AssertionError("no hub runs here")
+        return self.agent.hub
+
+    @property
+    def is_running(self) -> bool:
+        """Whether an agent runs."""
+        return self.agent is not None
+
+    def start(self) -> None:
+        """Start the agent, over what the disk has."""
+        if self.agent is not None:
+            return
+        self._lives += 1
+        self.trace.note("start", self.name)
+        self.disk.recover()
+        own = Life(f"{self.name} {self._lives}")
+        context = within(own)
+        self.agent = context.run(RunningAgent, self, own)
+        task = asyncio.get_running_loop().create_task(self.agent.run(), name=own.name, context=context)
+        task.add_done_callback(_complain)
+
+    def kill(self) -> None:
+        """End the agent as a SIGKILL does."""
+        if self.agent is None:
+            return
+        self.trace.note("kill", self.name)
+        agent, self.agent = self.agent, None
+        self._crashes_in = 0
+        agent.life.end()
+
+    def replace_disk(self, disk: Disk) -> None:
+        """Put another disk in, with the agent down."""
+        self.kill()
+        self.disk = disk
+
+    def crash_in(self, passages: int, at: str = "") -> None:
+        """Kill the agent at its `passages`th passage of a crash point from now, of those that end with `at`."""
+        self._crashes_in, self._crashes_at = passages, at
+
+    def pass_crash_point(self, point: str) -> None:
+        """The agent passes this one."""
+        if self._crashes_in and point.endswith(self._crashes_at):
+            self._crashes_in -= 1
+            if self._crashes_in == 0:
+                self.trace.note("crash", self.name, point)
+                self.kill()
+                self.on_crash(self.name, point)
+                raise asyncio.CancelledError
+
+    def adopt(self, compiled: CompiledEstate) -> None:
+        """The estate folder of this machine changed."""
+        self.compiled = compiled
+        if self.agent is not None:
+            self.agent.reload.set()
+
+    def set_clock(self, skew: timedelta) -> None:
+        """Set the wall clock wrong by that much."""
+        self.trace.note("clock", self.name, skew)
+        self.skew = skew
+        if self.agent is not None:
+            self.agent.clock.skew = self.agent.slow_clock.skew = skew
+
+
+def _complain(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        task.get_loop().call_exception_handler(
+            {"message": f"the agent {task.get_name()} ended by itself", "exception": error}
+        )
+
+
+class RunningAgent:
+    """One life of the agent of a machine."""
+
+    def __init__(self, machine: Machine, own: Life) -> None:
+        self.life = own
+        self.reload = asyncio.Event()
+        self.hub: Hub | None = None
+        self.link: SiteLink | None = None
+        self.works: Works | None = None
+        self.fenced = ""
+        self._machine = machine
+        self._compiled = machine.compiled
+        self._stopping = asyncio.Event()  # never: a life ends by being killed
+        self._ending = asyncio.Event()  # of the works that run now
+        self._redial = asyncio.Event()
+        self.clock = CounterpartsClock(own, skew=machine.skew)
+        self.clock.counterparts = machine.counterparts
+        self.slow_clock = SimulatedClock(own, skew=machine.skew, slowness=_SELDOM)
+        dice = random.Random(machine.dice.random())
+        self._dice = dice
+        self._secret = lambda: f"{dice.getrandbits(128):032x}"
+        self.store = InlineStore(machine.disk, own, crash=machine.pass_crash_point, on_fatal=self._die)
+        self._ground = Ground(
+            site=machine.site,
+            home=Path("/"),
+            database=self.store,
+            archive=RawArchive(Path("/nowhere")),
+            leases=Leases(self.clock),
+            clock=self.clock,
+            dice=dice,
+            crash=machine.pass_crash_point,
+            telemetry=_TELEMETRY,
+            on_sent=self._wake_link,
+        )
+        self._reaper = Reaper(
+            self.store,
+            self._ground.leases,
+            Reserve(Path("/")),
+            self.slow_clock,
+            on_recovered=self._wake,
+        )
+
+    async def run(self) -> None:
+        """As `agent.runtime.Agent`."""
+        await self.store.write(self._start, name="runtime.start")
+        await self.store.write(partial(self._put_in_force, self._compiled), name="runtime.adopt_estate")
+        if self._machine.site == HUB:
+            self.hub = self._make_hub()
+        await self._reaper.sweep()
+        async with asyncio.TaskGroup() as tasks:
+            for name, run in (
+                ("reaper", partial(self._reaper.run, self._stopping)),
+                ("works", self._work),
+                ("estate", self._follow_estate),
+                ("link", self._dial),
+            ):
+                tasks.create_task(guard(name, run, clock=self.clock, stopping=self._stopping))
+
+    def _start(self, connection: sqlite3.Connection) -> None:
+        life.begin(connection, self._machine.site, now=to_millis(self.clock.now()))
+        targets.close_breakers(connection)
+
+    def _put_in_force(self, compiled: CompiledEstate, connection: sqlite3.Connection) -> None:
+        estates.adopt(connection, compiled.estate, now=to_millis(self.clock.now()))
+        open_lanes(connection, compiled, site=self._machine.site)
+        with Outbox(connection, now=self.clock.now()) as outbox:
+            outbox.reconsider()
+
+    async def _work(self) -> None:
+        while True:
+            self._ending = asyncio.Event()
+            self.fenced = (await self.store.read(life.get)).fenced
+            if self.fenced:
+                self.works = None
+                await self._stopping.wait()
+            self.works = await open_works(self._ground, self._compiled)
+            await self.works.run(self._ending)
+
+    async def _follow_estate(self) -> None:
+        while True:
+            await self.reload.wait()
+            self.reload.clear()
+            compiled = self._machine.compiled
+            await self.store.write(partial(self._put_in_force, compiled), name="runtime.adopt_estate")
+            self._compiled = compiled
+            if self._machine.site == HUB:
+                self.hub = self._make_hub()
+            self._redial.set()
+            self._ending.set()
+
+    async def _dial(self) -> None:
+        if self._machine.site == HUB:
+            await self._stopping.wait()
+        while True:
+            self._redial.clear()
+            self.link = self._make_link()
+            await self.link.run(self._redial)
+
+    def _make_hub(self) -> Hub:
+        settings = self._compiled.estate.settings
+        return Hub(
+            HUB,
+            self.store,
+            self._incoming(),
+            weights=settings.tier_weights,
+            estate=self._compiled.estate.hash,
+            software=_SOFTWARE,
+            clock=self.clock,
+            on_owed=self._wake_targets,
+            **_told_of_life(Hub, self._end_works),
+            secret=self._secret,
+        )
+
+    def _make_link(self) -> SiteLink:
+        settings = self._compiled.estate.settings
+        return SiteLink(
+            Wire(self._machine.site, self._machine.network, self.life),
+            self.store,
+            self._incoming(),
+            hub=HUB,
+            weights=settings.tier_weights,
+            estate=self._compiled.estate.hash,
+            software=_SOFTWARE,
+            clock=self.clock,
+            dice=self._dice,
+            health=dict,
+            on_owed=self._wake_targets,
+            secret=self._secret,
+            **_told_of_life(SiteLink, self._end_works),
+        )
+
+    def _incoming(self) -> Incoming:
+        site = self._machine.site
+        known = KnownEstates(self._compiled)
+        return Incoming(site, Outgoing(site, HUB), known, environment=Environment.TEST, clock=self.clock)
+
+    def _wake_link(self, sites: Iterable[str]) -> None:
+        if self.hub is not None:
+            self.hub.wake(sites)
+        elif self.link is not None and HUB in sites:
+            self.link.wake()
+
+    def _wake(self) -> None:
+        if self.works is not None:
+            self.works.wake()
+
+    def _wake_targets(self, names: Collection[str]) -> None:
+        if self.works is not None:
+            self.works.wake(names)
+
+    def _end_works(self) -> None:
+        self._ending.set()
+
+    def _die(self, error: DistctlError) -> None:
+        """The store cannot be vouched for. Of a life that was ended at a crash point that is no news."""
+        if not self.life.has_ended:
+            self._machine.trace.note("fatal", self._machine.name, error)
+            with suppress(asyncio.CancelledError):
+                self._machine.kill()
+
+
+def _told_of_life(kind: type[Any], look: Callable[[], None]) -> dict[str, Any]:
+    known = inspect.signature(kind).parameters
+    return {name: look for name in ("on_life", "on_fenced") if name in known}
