@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 DEV    := $(VENV)/.dev
 BENCH  := $(VENV)/.bench
 
-.PHONY: demo test kills check bench format clean
+.PHONY: demo test kills check bench backlog format clean
 .DEFAULT_GOAL := demo
 
 demo: $(DEV)            ## a whole estate on this machine, with partners that misbehave
@@ -29,6 +29,9 @@ format: $(DEV)
 
 bench: $(BENCH)         ## ratios, side by side in one run
 	@$(BIN)/python -m bench $(ARGS)
+
+backlog: $(BENCH)       ## a site that was away catches up, at full length: make backlog EVENTS=1000000
+	@$(BIN)/python -m bench.catching_up $(or $(EVENTS),1000000) $(ARGS)
 
 $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)

@@ -17,6 +17,9 @@ HOT_FLOW: Final = "supplier-orders"
 IDLE_FLOW: Final = "spare-orders"
 """Orders that go to a target which is down."""
 
+TIER_FLOWS: Final = {1: FLOW, 2: "stock-orders", 3: "forecast-orders"}
+"""Orders of each tier."""
+
 BATCH: Final = 1000
 """Orders that are committed together: as many as the bare side commits."""
 
@@ -55,21 +58,23 @@ _MAPPING: Final = {
 def write_estate(folder: Path, *, url: str) -> Path:
     """Write the estate into `folder`, which it makes; its orders go to the partner at `url`."""
     systems = {"planning": {"connector": "files"}, "erp": _erp(url), "old-erp": _erp(url)}
-    hot = _flow(HOT_FLOW, "hot", "old-erp") | {"order": {"key": "record.supplier"}}
-    return _write(folder, {SITE: systems}, {FLOW: _flow(FLOW, "orders", "erp"), HOT_FLOW: hot})
+    hot = _flow(HOT_FLOW, "old-erp") | {"order": {"key": "record.supplier"}}
+    return _write(folder, {SITE: systems}, {FLOW: _flow(FLOW, "erp"), HOT_FLOW: hot})
 
 
 def write_linked_estate(folder: Path, *, url: str, port: int) -> Path:
     """The same in two agents: files arrive at the site; the hub, which listens at `port`, has the partner at `url` and one that
     is down.
 
-    `FLOW` goes to the partner, `IDLE_FLOW` to the one that is down.
+    `TIER_FLOWS` go to the partner, `IDLE_FLOW` to the one that is down. A flow is read from the folder of its name.
     """
+    targets = {tier: f"erp-{tier}" for tier in TIER_FLOWS}  # one each, since one target takes one entity in one tier
     systems = {
         SITE: {"planning": {"connector": "files"}},
-        HUB: {"erp": _erp(url), "old-erp": _erp("http://127.0.0.1:9")},
+        HUB: {"old-erp": _erp("http://127.0.0.1:9")} | {target: _erp(url) for target in targets.values()},
     }
-    flows = {FLOW: _flow(FLOW, "orders", "erp"), IDLE_FLOW: _flow(IDLE_FLOW, "idle", "old-erp")}
+    tiers = {name: _flow(name, targets[tier], tier=tier) for tier, name in TIER_FLOWS.items()}
+    flows = tiers | {IDLE_FLOW: _flow(IDLE_FLOW, "old-erp")}
     hub = {"site": HUB, "url": f"https://127.0.0.1:{port}", "listen": f"127.0.0.1:{port}"}
     return _write(folder, systems, flows, hub=hub)
 
@@ -97,7 +102,7 @@ def drop(folder: Path, name: str, payloads: list[bytes]) -> float:
     return offered
 
 
-def _flow(name: str, folder: str, target: str, *, tier: int = 1) -> dict[str, Any]:
+def _flow(name: str, target: str, *, tier: int = 1) -> dict[str, Any]:
     return {
         "flow": name,
         "owner": "planning@acme.example",
@@ -105,7 +110,7 @@ def _flow(name: str, folder: str, target: str, *, tier: int = 1) -> dict[str, An
         "source": {
             "system": "planning",
             "settings": {
-                "folder": folder,
+                "folder": name,
                 "pattern": "*.jsonl",
                 "format": {"kind": "json-lines"},
                 "guard": {"kind": "done-marker"},

@@ -38,7 +38,7 @@ async def measure(folder: Path) -> list[Row]:
 async def _take(site: OpenSite) -> float:
     payloads = orders(_ORDERS)
     first, _ = next(numbered(payloads))
-    drop(site.home / "orders", f"orders-from-{first}", payloads)
+    drop(site.home / FLOW, f"orders-from-{first}", payloads)
     source, intake = site.source(FLOW), site.intake(FLOW)
     before = await site.count_events()
     with stopwatch() as watch:

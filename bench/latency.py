@@ -13,7 +13,7 @@ from statistics import median, quantiles
 from typing import Final
 
 from bench.agent_process import until
-from bench.estate import drop
+from bench.estate import FLOW, drop
 from bench.orders import numbered, orders
 from bench.partner import open_partner
 from bench.row import Aim, Figure, Row
@@ -53,6 +53,6 @@ def _offer(agents: TwoAgents, files: int) -> dict[str, float]:
     for file in range(files):
         payloads = orders(_A_FILE)
         time.sleep(max(began + file / _FILES_A_SECOND - time.monotonic(), 0.0))
-        at = drop(agents.home / "orders", f"orders-{file}", payloads)
+        at = drop(agents.home / FLOW, f"orders-{file}", payloads)
         offered.update((number, at) for number, _ in numbered(payloads))
     return offered

@@ -12,7 +12,7 @@ from typing import Final
 
 from bench.agent_process import until
 from bench.bare import BareSqlite, open_bare
-from bench.estate import BATCH, FLOW, drop
+from bench.estate import BATCH, FLOW, IDLE_FLOW, drop
 from bench.jetstream import IN_FLIGHT, open_nats
 from bench.orders import orders
 from bench.partner import open_partner
@@ -73,7 +73,7 @@ async def whole_path(agents: TwoAgents, count: int) -> float:
     """Orders from the moment their file is complete at the site until the last outcome is on disk there."""
     expected = agents.settled_at_the_site() + count
     with stopwatch() as watch:
-        drop(agents.home / "orders", f"orders-{next(_NAMES)}", orders(count))
+        drop(agents.home / FLOW, f"orders-{next(_NAMES)}", orders(count))
         await until(lambda: agents.settled_at_the_site() == expected, "every order has its outcome at the site")
     return watch.rate(count)
 
@@ -82,7 +82,7 @@ async def _over_the_link(agents: TwoAgents) -> float:
     """A backlog of the site, from the moment its hub takes part until the hub has all of it on disk."""
     expected = agents.hub.received() + _OVER_THE_LINK
     with standing_still(agents.hub):
-        drop(agents.home / "idle", f"idle-{next(_NAMES)}", orders(_OVER_THE_LINK))
+        drop(agents.home / IDLE_FLOW, f"idle-{next(_NAMES)}", orders(_OVER_THE_LINK))
         await until(lambda: agents.site.sent() == expected, "the site has the backlog")
     with stopwatch() as watch:
         await until(lambda: agents.hub.received() == expected, "the hub has the backlog")

@@ -11,6 +11,9 @@ import orjson
 SIZE: Final = 1024
 """Bytes of one order."""
 
+TERMS: Final = "30 days net "
+"""What the terms of every order begin with."""
+
 _LINES: Final = 5
 _numbers = itertools.count(1)
 
@@ -39,7 +42,7 @@ def _document(number: int, filling: str) -> dict[str, object]:
         "supplier": "ACME-SUPPLIES",
         "ship_to": "DC-NORTH",
         "currency": "EUR",
-        "terms": f"30 days net {filling}",
+        "terms": f"{TERMS}{filling}",
         "lines": [
             {
                 "line_no": line,

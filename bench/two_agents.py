@@ -42,9 +42,9 @@ async def open_two_agents(home: Path, *, url: str) -> AsyncIterator[TwoAgents]:
 
 def enrol(hub: Path, site: Path, *, port: int) -> None:
     """Invite the site at the hub with its data in `hub`, and enrol the agent with its data in `site`."""
-    invited = json.loads(_distctl("--data", str(hub), "agents", "invite", SITE, "-o", "json"))
+    invited = json.loads(distctl("--data", str(hub), "agents", "invite", SITE, "-o", "json"))
     address = f"https://127.0.0.1:{port}"
-    _distctl("--data", str(site), "agent", "enrol", "--hub", address, DISTCTL_INVITATION=invited["token"])
+    distctl("--data", str(site), "agent", "enrol", "--hub", address, DISTCTL_INVITATION=invited["token"])
 
 
 @contextmanager
@@ -57,7 +57,8 @@ def standing_still(agent: AgentProcess) -> Iterator[None]:
         os.kill(agent.pid, signal.SIGCONT)
 
 
-def _distctl(*words: str, **environment: str) -> str:
+def distctl(*words: str, **environment: str) -> str:
+    """What a command prints on stdout. Raises `SystemExit` where it fails."""
     done = subprocess.run(
         [DISTCTL, *words], capture_output=True, text=True, env={**os.environ, **environment}, check=False
     )

@@ -40,7 +40,7 @@ async def measure(folder: Path) -> list[Row]:
 async def _pass(home: Path, agent: AgentProcess) -> float:
     expected = agent.delivered(FLOW) + _ORDERS
     with stopwatch() as watch:
-        drop(home / "orders", f"orders-{next(_NAMES)}", orders(_ORDERS))
+        drop(home / FLOW, f"orders-{next(_NAMES)}", orders(_ORDERS))
         await until(lambda: agent.delivered(FLOW) == expected, "every order has its outcome")
     return watch.rate(_ORDERS)
 
