@@ -36,13 +36,15 @@ class Fleet:
         estate: Callable[[], Estate],
         identity: Callable[[], HubIdentity | None],
         clock: Clock,
+        on_life: Callable[[], None],
     ) -> None:
-        """`identity` is that of a hub that listens; None elsewhere."""
+        """`identity` is that of a hub that listens, None elsewhere; `on_life` is told when an answer was waived."""
         self._database = database
         self._site = site
         self._estate = estate
         self._identity = identity
         self._clock = clock
+        self._on_life = on_life
 
     async def agents(self) -> list[AgentRow]:
         """Every agent of the estate but this one, by site: those that were never heard too."""
@@ -84,6 +86,37 @@ class Fleet:
         await self.agent(site)
         await self._database.write(partial(self._adopt, site, by, reason), name="fleet.adopt")
         return await self.agent(site)
+
+    async def waive(self, site: str, *, by: str, reason: str) -> AgentRow:
+        """Go on without what the agent of that site may have of this store's life before.
+
+        Raises `ConflictError` where nothing is waited for from it.
+        """
+        await self.agent(site)
+        await self._database.write(partial(self._waive, site, by, reason), name="fleet.waive")
+        self._on_life()
+        return await self.agent(site)
+
+    def _waive(self, site: str, by: str, reason: str, connection: sqlite3.Connection) -> None:
+        here, peer = life.get(connection), peers.find(connection, site)
+        if peer is None or not here.is_gathering or not peers.answer(connection, peer, epoch=here.epoch):
+            awaited = ", ".join(peers.unanswered(connection))
+            raise ConflictError(
+                f"nothing is waited for from {site}",
+                hint=f"awaited are: {awaited}"
+                if awaited
+                else "the store is not gathering: `distctl status` says how it is",
+                code="not-awaited",
+            )
+        audit.append(
+            connection,
+            at_ms=to_millis(self._clock.now()),
+            actor=by,
+            action="waive",
+            target=f"agent {site}",
+            reason=reason,
+            after={"epoch": here.epoch},
+        )
 
     def _adopt(self, site: str, by: str, reason: str, connection: sqlite3.Connection) -> None:
         peer = peers.find(connection, site)
@@ -128,7 +161,7 @@ def _rows(
 def _row(
     connection: sqlite3.Connection, here: Life, site: str, peer: Peer | None, standing: Standing | None, hub: str
 ) -> AgentRow:
-    state, reason, cure_text = _state(peer, standing, hub)
+    state, reason, cure_text = _state(here, peer, standing, hub)
     return AgentRow(
         agent=site,
         state=state,
@@ -150,7 +183,7 @@ def _certificate_until(standing: Standing | None) -> datetime | None:
     return read_certificate(standing.certificate).not_after
 
 
-def _state(peer: Peer | None, standing: Standing | None, hub: str) -> tuple[str, str, str]:
+def _state(here: Life, peer: Peer | None, standing: Standing | None, hub: str) -> tuple[str, str, str]:
     """How an agent stands, why, and what a person does about it."""
     if standing and standing.is_denied:
         return "denied", standing.denied_reason, "`distctl agents allow` ends it, an invitation gives it a new identity"
@@ -161,4 +194,7 @@ def _state(peer: Peer | None, standing: Standing | None, hub: str) -> tuple[str,
         return "fenced", peer.detail, cure(Fence(peer.site, Reason(peer.reason), peer.detail), hub=hub)
     if peer.state is PeerState.ADOPTING:
         return "adopting", "a person decided that it goes on", "start it: its next hello begins a new epoch"
+    if here.is_gathering and peer.answered < here.epoch:
+        why = "this store was put back, and its agent has not given back all that it has"
+        return "awaited", why, f"start it, or go on without: `distctl agents waive {peer.site}`"
     return "open", "", ""

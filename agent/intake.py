@@ -16,10 +16,10 @@ import random
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -32,10 +32,10 @@ from agent.router import route
 from agent.supervisor import sleep_unless, unless
 from agent.sync.outgoing import Departure, Outgoing
 from connectors.base import Batch, Source, SourceRecord, UnreadableRecord
-from state import checkpoints, dead_letters, inbox
+from state import checkpoints, dead_letters, inbox, life
 from state.database import Database
 from state.dead_letters import Letter
-from state.inbox import Arrival
+from state.inbox import Admitted, Arrival
 from state.lanes import Lane
 from state.model.canonical.reading import parse
 from state.model.clock import Clock, to_millis
@@ -303,7 +303,8 @@ class Intake:
         admitted = inbox.admit(connection, harvest.arrivals, raw_id=raw_id)
         routed = [(one, harvest.lanes[one.event.id]) for one in admitted]
         flow = self._flow.spec
-        owe(connection, routed, self._lanes, flow=flow.flow, came_in=document.name, now=now)
+        again = _read_before(connection, admitted)
+        owe(connection, routed, self._lanes, flow=flow.flow, came_in=document.name, now=now, again=again)
         dead_letters.add(connection, harvest.letters, raw_id=raw_id, now=millis)
         departures = [Departure(one, flow.tier, {lane.site for lane in lanes}) for one, lanes in routed]
         return self._outgoing.send(connection, departures)
@@ -403,3 +404,14 @@ def _report(document: str, letters: Sequence[Letter]) -> None:
             first.hint,
             extra={"flow": first.flow, "code": code, "place": first.place, "document": document, "count": len(alike)},
         )
+
+
+def _read_before(connection: sqlite3.Connection, admitted: Iterable[Admitted]) -> dict[EventId, datetime]:
+    """Which of these events a life of this store that ended may have read and delivered, and when at the earliest.
+
+    What was there when this life began may have been read before.
+    """
+    here = life.find(connection)
+    if here is None or here.epoch == 1:
+        return {}
+    return {one.event.id: one.event.time for one in admitted if to_millis(one.event.time) <= here.began_at}

@@ -47,17 +47,20 @@ class Link(Protocol):
 
 
 def link_of(
-    ground: Ground, compiled: CompiledEstate, data: Path, *, on_owed: OnOwed, on_fenced: Callable[[], None]
+    ground: Ground, compiled: CompiledEstate, data: Path, *, on_owed: OnOwed, on_life: Callable[[], None]
 ) -> Link:
-    """The link of the agent of `ground.site`, with its identity in the folder `data`. `on_fenced`: this store may not go on."""
+    """The link of the agent of `ground.site`, with its identity in the folder `data`.
+
+    `on_life`: this store may not go on, begins to gather or was answered.
+    """
     hub = compiled.estate.settings.hub
     if hub is None:
         return NoLink()
     from agent.linked import HubDialler, HubLink  # 13 MB of TLS and HTTP that an agent alone does without
 
     if hub.site == ground.site:
-        return HubLink(ground, compiled, data, hub, on_owed=on_owed, on_fenced=on_fenced)
-    return HubDialler(ground, compiled, data, hub, on_owed=on_owed)
+        return HubLink(ground, compiled, data, hub, on_owed=on_owed, on_life=on_life)
+    return HubDialler(ground, compiled, data, hub, on_owed=on_owed, on_life=on_life)
 
 
 class NoLink:

@@ -43,13 +43,13 @@ class HubLink:
         spec: HubSpec,
         *,
         on_owed: OnOwed,
-        on_fenced: Callable[[], None],
+        on_life: Callable[[], None],
     ) -> None:
         self._ground = ground
         self._data = data
         self._spec = spec
         self._on_owed = on_owed
-        self._on_fenced = on_fenced
+        self._on_life = on_life
         self._compiled = compiled
         self._hub = self._make_hub(compiled)
         self.troubles: list[str] = []
@@ -90,7 +90,7 @@ class HubLink:
             software=version("distctl"),
             clock=ground.clock,
             on_owed=self._on_owed,
-            on_fenced=self._on_fenced,
+            on_life=self._on_life,
         )
 
 
@@ -99,12 +99,22 @@ class HubDialler:
 
     identity: HubIdentity | None = None
 
-    def __init__(self, ground: Ground, compiled: CompiledEstate, data: Path, spec: HubSpec, *, on_owed: OnOwed) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        compiled: CompiledEstate,
+        data: Path,
+        spec: HubSpec,
+        *,
+        on_owed: OnOwed,
+        on_life: Callable[[], None],
+    ) -> None:
         self._ground = ground
         self._compiled = compiled
         self._data = data
         self._spec = spec
         self._on_owed = on_owed
+        self._on_life = on_life
         self._link: SiteLink | None = None
         self._missing = ""
         self._again = asyncio.Event()  # the estate changed, or the agent stops
@@ -174,6 +184,7 @@ class HubDialler:
             dice=ground.dice,
             health=self._health,
             on_owed=self._on_owed,
+            on_life=self._on_life,
         )
 
     def _health(self) -> dict[str, Any]:
@@ -187,7 +198,7 @@ class HubDialler:
 def _incoming(ground: Ground, compiled: CompiledEstate, hub: HubSpec) -> Incoming:
     return Incoming(
         ground.site,
-        Outgoing(ground.site, hub.site),
+        Outgoing(ground.site, hub.site, second=hub.second),
         KnownEstates(compiled),
         environment=compiled.estate.settings.environment,
         clock=ground.clock,

@@ -36,6 +36,7 @@ from agent.estate.check import load_checked
 from agent.estate.compiled import CompiledEstate, compile_estate
 from agent.estate.watch import watch
 from agent.fleet import Fleet
+from agent.gathering import Gathering
 from agent.lanes import open_lanes
 from agent.leases import Leases
 from agent.link import Link, link_of
@@ -130,7 +131,7 @@ class Agent:
     ) -> None:
         self._options = options
         self._link: Link = link_of(
-            ground, compiled, options.data, on_owed=self._wake_targets, on_fenced=self._end_works
+            ground, compiled, options.data, on_owed=self._wake_targets, on_life=self._look_at_life
         )
         self._ground = ground = replace(ground, on_sent=self._link.wake)
         self._compiled = compiled
@@ -148,6 +149,7 @@ class Agent:
         self._backups = Backups(
             ground.database, site=ground.site, data=options.data, clock=ground.clock, crash=ground.crash
         )
+        self._gathering = Gathering(ground.database, site=ground.site, clock=ground.clock)
         self._reaper = Reaper(ground.database, ground.leases, reserve, ground.clock, on_recovered=self._wake)
 
     async def run(self) -> int:
@@ -288,6 +290,10 @@ class Agent:
                 self._works = None
                 await self._stopping.wait()
                 return
+            if not await self._gathering.is_over():
+                self._works = None
+                await self._ending.wait()
+                continue
             self._works = await open_works(self._ground, self._compiled)
             if self._stopping.is_set():
                 return
@@ -357,8 +363,8 @@ class Agent:
         if self._works is not None:
             self._works.wake(targets)
 
-    def _end_works(self) -> None:
-        """This store may not go on: nothing is taken in or delivered until it was restored."""
+    def _look_at_life(self) -> None:
+        """This store may not go on, begins to gather, or was answered: works end or begin by what its life says now."""
         self._ending.set()
 
     def _running(self) -> Running:
@@ -378,6 +384,7 @@ class Agent:
                 estate=lambda: self._compiled.estate,
                 identity=lambda: self._link.identity,
                 clock=self._ground.clock,
+                on_life=self._look_at_life,
             ),
         )
 
@@ -389,7 +396,8 @@ class Agent:
         fenced = (
             [f"this store is fenced: {self._fenced}; `distctl restore` begins its next epoch"] if self._fenced else []
         )
-        works = self._works.troubles if self._works else fenced or ["nothing runs: see the log"]
+        gathering = [self._gathering.trouble] if self._gathering.trouble else []
+        works = self._works.troubles if self._works else fenced or gathering or ["nothing runs: see the log"]
         return [*refused, *full, *works, *self._link.troubles]
 
     def _safe_mode(self) -> str:

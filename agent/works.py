@@ -80,7 +80,7 @@ class Works:
         self._stranded: list[str] = []
         self._known = KnownEstates(compiled)
         hub = compiled.estate.settings.hub
-        self._outgoing = Outgoing(ground.site, hub.site if hub else None)
+        self._outgoing = Outgoing(ground.site, hub.site, second=hub.second) if hub else Outgoing(ground.site, None)
         self._relays = {name: self._relay(name, of_target) for name, of_target in _by_target(legs).items()}
         self._intakes = [self._intake(flow, lanes) for flow in self._local_flows()]
 

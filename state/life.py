@@ -1,12 +1,17 @@
-"""The life of a store: whose it is, and its epoch. A restore or an adoption begins the next one; an epoch never comes back."""
+"""The life of a store: whose it is, and its epoch. A restore or an adoption begins the next one; an epoch never comes back.
+
+A life that is not the first begins by gathering: until every agent that the store knew has given back what it has of the life
+before, or a person waived it, nothing is taken in and nothing is delivered.
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from state import streams
 from state.model.errors import ConfigError, InvariantError
+from state.model.ids import Seq
 from state.queries import load
 
 _SQL = load("life")
@@ -19,6 +24,9 @@ class Life:
     site: str
     epoch: int
     fenced: str = ""  # why it may not go on: it was found to be older than what it said
+    is_gathering: bool = False
+    began_at: int = field(default=0, compare=False)
+    last_event: Seq = field(default=Seq(0), compare=False)  # the newest that was here when this life began
 
 
 def begin(connection: sqlite3.Connection, site: str, *, now: int) -> Life:
@@ -26,7 +34,7 @@ def begin(connection: sqlite3.Connection, site: str, *, now: int) -> Life:
     found = find(connection)
     if found is None:
         connection.execute(_SQL.begin, (site, now))
-        return Life(site=site, epoch=1)
+        return Life(site=site, epoch=1, began_at=now)
     if found.site != site:
         raise ConfigError(
             f"this store belongs to site {found.site}, not to {site}",
@@ -39,7 +47,17 @@ def begin(connection: sqlite3.Connection, site: str, *, now: int) -> Life:
 def find(connection: sqlite3.Connection) -> Life | None:
     """The life of this store; None before its first start."""
     row = connection.execute(_SQL.find).fetchone()
-    return Life(site=row[0], epoch=row[1], fenced=row[2]) if row else None
+    if row is None:
+        return None
+    site, epoch, fenced, is_gathering, began_at, last_event = row
+    return Life(
+        site=site,
+        epoch=epoch,
+        fenced=fenced,
+        is_gathering=bool(is_gathering),
+        began_at=began_at,
+        last_event=Seq(last_event),
+    )
 
 
 def get(connection: sqlite3.Connection) -> Life:
@@ -50,17 +68,24 @@ def get(connection: sqlite3.Connection) -> Life:
     return found
 
 
-def begin_epoch(connection: sqlite3.Connection, *, now: int, least: int = 0) -> Life:
+def begin_epoch(connection: sqlite3.Connection, *, now: int, least: int = 0, asked: str = "") -> Life:
     """End this life and begin the next, which is `least` or later; what nobody acknowledged goes with it.
 
-    Raises `InvariantError` in a store that was never started.
+    It gathers from the agents that were met, and from that of `asked`. Raises `InvariantError` in a store that was never started.
     """
     ended = get(connection)
     epoch = max(ended.epoch + 1, least)
     connection.execute(_SQL.begin_epoch, (epoch, now))
     connection.execute(_SQL.forget_nonces)
+    connection.execute(_SQL.await_answers, (epoch, asked))
+    connection.execute(_SQL.gather)
     streams.renumber(connection, ended=ended.epoch, epoch=epoch)
     return get(connection)
+
+
+def end_gathering(connection: sqlite3.Connection) -> bool:
+    """The store goes on; answers whether it was gathering until now."""
+    return connection.execute(_SQL.end_gathering).rowcount > 0
 
 
 def fence(connection: sqlite3.Connection, why: str) -> bool:

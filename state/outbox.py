@@ -42,6 +42,7 @@ from state.origins import Origins
 from state.queries import load
 
 _SQL = load("outbox")
+_BEFORE_THIS_LIFE: Final = "it came again after this store was put back: it may have been sent before"
 _ENDED_IN_FLIGHT: Final = "the agent ended while the call was under way"
 _CLOCK_SLACK: Final = timedelta(minutes=1)
 """A clock is set by less than this to be right, and by more because it was wrong."""
@@ -55,6 +56,7 @@ class Owed:
     lane: Lane
     partition_key: str
     is_snapshot: bool
+    doubt: Doubt | None = None  # it may have been sent by a life of this store that ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +113,7 @@ class Outbox:
         numbered = list(enumerate(owed, self._last_delivery() + 1))
         self._keys.ensure((item.lane, item.partition_key, number) for number, item in numbered)
         self._connection.executemany(_SQL.add_delivery, [self._new_row(number, item) for number, item in numbered])
-        self._moved.update((item.lane.id, DeliveryState.PENDING) for _, item in numbered)
+        self._moved.update((item.lane.id, _first_state(item)) for _, item in numbered)
         passing = [(number, item) for number, item in numbered if item.lane.order_mode is not OrderMode.STRICT]
         return [old for number, item in passing for old in self._overtake(DeliveryId(number), item)]
 
@@ -328,9 +330,21 @@ class Outbox:
         self._connection.execute(_SQL.add_attempt, row)
 
     def _new_row(self, number: int, item: Owed) -> tuple[Any, ...]:
-        lane = item.lane
+        lane, doubt = item.lane, item.doubt
+        sent = (to_millis(doubt.first_sent_at), to_millis(doubt.last_sent_at)) if doubt else (None, None)
+        why = (OutcomeKind.IN_DOUBT, _BEFORE_THIS_LIFE) if doubt else (None, "")
         key = (lane.target_id, lane.order_domain, item.partition_key)
-        return (number, item.event_seq, lane.id, item.is_snapshot, self._millis, *key)
+        return (
+            number,
+            item.event_seq,
+            lane.id,
+            item.is_snapshot,
+            self._millis,
+            _first_state(item),
+            *sent,
+            *why,
+            *key,
+        )
 
     def _overtake(self, delivery: DeliveryId, item: Owed) -> list[DeliveryId]:
         """Let a delivery pass what the order of its lane lets it pass. Returns what it superseded."""
@@ -385,6 +399,10 @@ def letter_of(lane: Lane, event: Event, delivery: DeliveryId, payload: bytes, er
         hint=error.hint,
         raw=payload,
     )
+
+
+def _first_state(item: Owed) -> DeliveryState:
+    return DeliveryState.IN_DOUBT if item.doubt else DeliveryState.PENDING
 
 
 def _claim_row(claim: Claim) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ new epoch). The nonces are those of `docs/decisions/010-sites-in-step.md`.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -32,6 +32,14 @@ class PeerState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """Where the streams of a peer's epoch ended, by tier, when it was asked for what it has."""
+
+    epoch: int
+    ends: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
     """Another agent."""
 
@@ -46,6 +54,8 @@ class Peer:
     attempt: str  # with which we present `nonce`; where we are the hub, with which `nonce_before` was presented
     heard_at: datetime | None
     said: dict[str, Any]  # what it last said of itself
+    answered: int  # the newest life of ours for which it has given back what it had
+    promised: Promise | None  # what it has to hand over until then
 
 
 def ensure(connection: sqlite3.Connection, site: str) -> Peer:
@@ -80,6 +90,22 @@ def hear(connection: sqlite3.Connection, peer: Peer, *, now: int, said: dict[str
     connection.execute(_SQL.hear, (now, orjson.dumps(said).decode() if said is not None else None, peer.id))
 
 
+def promise(connection: sqlite3.Connection, peer: Peer, promised: Promise) -> None:
+    """The peer has this to hand over before it has answered."""
+    said = {"epoch": promised.epoch, "ends": {str(tier): end for tier, end in promised.ends.items()}}
+    connection.execute(_SQL.promise, (orjson.dumps(said).decode(), peer.id))
+
+
+def answer(connection: sqlite3.Connection, peer: Peer, *, epoch: int) -> bool:
+    """The peer has given back what it had, or a person waived it; answers whether it was waited for until now."""
+    return connection.execute(_SQL.answer, (epoch, peer.id)).rowcount > 0
+
+
+def unanswered(connection: sqlite3.Connection) -> list[str]:
+    """The sites whose agents this store still waits for while it gathers."""
+    return [site for (site,) in connection.execute(_SQL.unanswered)]
+
+
 def fence(connection: sqlite3.Connection, peer: Peer, *, reason: str, detail: str) -> bool:
     """Exchange nothing with it from now on; answers whether it was open until now."""
     return connection.execute(_SQL.fence, (reason, detail, peer.id)).rowcount > 0
@@ -91,7 +117,7 @@ def open_again(connection: sqlite3.Connection, peer: Peer, *, adopting: bool = F
 
 
 def _peer(row: Sequence[Any]) -> Peer:
-    (number, site, epoch, state, reason, detail, nonce, before, attempt, heard_at, said) = row
+    (number, site, epoch, state, reason, detail, nonce, before, attempt, heard_at, said, answered, promised) = row
     return Peer(
         id=PeerId(number),
         site=site,
@@ -104,4 +130,13 @@ def _peer(row: Sequence[Any]) -> Peer:
         attempt=attempt,
         heard_at=None if heard_at is None else from_millis(heard_at),
         said=orjson.loads(said),
+        answered=answered,
+        promised=_promise(promised),
     )
+
+
+def _promise(text: str | None) -> Promise | None:
+    if text is None:
+        return None
+    said = orjson.loads(text)
+    return Promise(epoch=said["epoch"], ends={int(tier): end for tier, end in said["ends"].items()})

@@ -9,6 +9,9 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from datetime import datetime
+from typing import Any
+
+import orjson
 
 from state import audit, backup, lanes, life
 from state.backup import Contents
@@ -16,7 +19,7 @@ from state.key_queues import KeyQueues
 from state.life import Life
 from state.model.clock import to_millis
 from state.model.delivery import DeliveryState
-from state.model.ids import LaneId
+from state.model.ids import LaneId, Seq
 from state.queries import load
 
 _SQL = load("restore")
@@ -60,8 +63,10 @@ def begin_again(
     return begun, doubted
 
 
-def doubt(connection: sqlite3.Connection, *, taken_at: datetime, now: datetime) -> int:
+def doubt(connection: sqlite3.Connection, *, taken_at: datetime | None, now: datetime) -> int:
     """Put in doubt whatever the store owed at `taken_at`, since its calls may have left after that; returns how many.
+
+    Where nobody knows of when the store is (None), they may have left since each event was taken in.
 
     Each is judged when its turn comes: inside the memory of its target the same call goes again, otherwise the target is asked.
     What was in doubt already is asked anew: the life that ended may have sent it again.
@@ -70,9 +75,40 @@ def doubt(connection: sqlite3.Connection, *, taken_at: datetime, now: datetime) 
     for lane, before, after, count in connection.execute(_SQL.count_unsettled).fetchall():
         moved[LaneId(lane), DeliveryState(before)] -= count
         moved[LaneId(lane), DeliveryState(after)] += count
-    detail = f"the store was put back from a backup of {taken_at:%Y-%m-%d %H:%M:%S}Z: it may have been sent since"
-    row = {"now": to_millis(now), "taken": to_millis(taken_at), "detail": detail}
+    since = (
+        f"put back from a backup of {taken_at:%Y-%m-%d %H:%M:%S}Z" if taken_at else "an old copy, or had one beside it"
+    )
+    detail = f"the store was {since}: it may have been sent since"
+    row = {"now": to_millis(now), "taken": to_millis(taken_at) if taken_at else None, "detail": detail}
     changed = connection.execute(_SQL.doubt_unsettled, row).rowcount
     lanes.count(connection, moved)
     KeyQueues(connection, now=now).advance([(key, LaneId(lane)) for key, lane in connection.execute(_SQL.list_keys)])
     return changed
+
+
+def settle_answered(
+    connection: sqlite3.Connection, *, site: str, contract: str, after: Seq, limit: int, now: datetime
+) -> tuple[int, Seq]:
+    """Settle deliveries in doubt whose targets' answers others had kept, and gave back behind `after`.
+
+    Looks at `limit` answers of `contract` that arose at `site`; returns how many deliveries are settled, and the last looked at.
+    """
+    moved: Counter[tuple[LaneId, DeliveryState]] = Counter()
+    keys: list[tuple[int, LaneId]] = []
+    answers = connection.execute(_SQL.answers, (after, site, contract, limit)).fetchall()
+    for _, cause, data, said_at in answers:
+        answer: dict[str, Any] = orjson.loads(data)
+        if answer.get("state") != DeliveryState.DELIVERED:
+            continue
+        found = connection.execute(_SQL.doubted, (cause, answer.get("flow"), answer.get("target"))).fetchone()
+        if found is None:
+            continue
+        delivery, key, lane, state = found
+        row = (said_at, answer.get("outcome"), answer.get("reference", ""), answer.get("detail", ""), delivery)
+        connection.execute(_SQL.settle, row)
+        moved[LaneId(lane), DeliveryState(state)] -= 1
+        moved[LaneId(lane), DeliveryState.DELIVERED] += 1
+        keys.append((key, LaneId(lane)))
+    lanes.count(connection, moved)
+    KeyQueues(connection, now=now).advance(keys)
+    return len(keys), Seq(answers[-1][0]) if answers else after

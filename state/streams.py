@@ -89,14 +89,21 @@ def received(connection: sqlite3.Connection, peer: PeerId, *, epoch: int) -> Mar
 
 
 def receive(connection: sqlite3.Connection, peer: PeerId, *, epoch: int, tier: int, mark: Mark) -> None:
-    """What is here of one stream of `peer`, from this transaction on."""
+    """What is here of one stream of `peer`, from this transaction on; its events were admitted before."""
     connection.execute(_SQL.receive, (peer, epoch, tier, mark.seq, mark.chain))
+    connection.execute(_SQL.note_arrival, (peer, epoch, tier, mark.seq))
 
 
 def received_before(connection: sqlite3.Connection, peer: PeerId, *, epoch: int) -> tuple[int, Marks]:
     """Of what life of `peer` before `epoch` anything was received last, and how much; (0, {}) where nothing was."""
     rows = connection.execute(_SQL.received_before, (peer, epoch)).fetchall()
     return (rows[0][0] if rows else 0), _marks(row[1:] for row in rows)
+
+
+def acknowledged_before(connection: sqlite3.Connection, peer: PeerId, *, epoch: int) -> tuple[int, Marks]:
+    """In which of our lives before `epoch` `peer` was sent something last, and what it acknowledged of it; (0, {}) in none."""
+    (ended,) = connection.execute(_SQL.sent_last_before, (peer, epoch)).fetchone()
+    return ended, acknowledged(connection, peer, epoch=ended)
 
 
 def owed(connection: sqlite3.Connection, peer: PeerId, *, epoch: int) -> dict[int, int]:
@@ -111,10 +118,62 @@ def renumber(connection: sqlite3.Connection, *, ended: int, epoch: int) -> int:
     """
     carried = 0
     rows = connection.execute(_SQL.unacknowledged, (ended,))
-    for (peer, tier), group in groupby(rows, key=lambda row: (row[0], row[1])):
-        items = ((Seq(number), EventId(event.hex()), data) for _, _, number, event, data in group)
-        carried += append(connection, PeerId(peer), epoch=epoch, tier=tier, items=items)
+    for (peer, tier, is_again), group in groupby(rows, key=lambda row: (row[0], row[1], row[5])):
+        items = ((Seq(number), EventId(event.hex()), data) for _, _, number, event, data, _ in group)
+        moved = append(connection, PeerId(peer), epoch=epoch, tier=tier, items=items)
+        if is_again:
+            connection.execute(_SQL.set_again, (peer, epoch, tier, moved))
+        carried += moved
     return carried
+
+
+def mark_again(connection: sqlite3.Connection, peer: PeerId, *, epoch: int, reach: int) -> None:
+    """A life of `peer` has ended: it may have had what it acknowledged, and `reach` events more of each stream."""
+    connection.execute(_SQL.mark_again, (peer, epoch, reach))
+
+
+def again(connection: sqlite3.Connection, peer: PeerId, *, epoch: int) -> dict[int, int]:
+    """Up to which place a life of `peer` that ended may have had each stream, by tier."""
+    return dict(connection.execute(_SQL.again, (peer, epoch)).fetchall())
+
+
+def give_back(
+    connection: sqlite3.Connection,
+    peer: PeerId,
+    *,
+    epoch: int,
+    lost: Mapping[int, tuple[int, int]],
+    arose_at: str = "",
+    not_at: str = "",
+    contract: str = "",
+) -> int:
+    """Send `peer` again what it sent here in lives that ended; returns how many events.
+
+    `lost` says between which local numbers they lie, by tier. Of those the ones that arose at `arose_at`, or anywhere but at
+    `not_at`, and, where it is given, of `contract` only.
+    """
+    if not lost:
+        return 0
+    after, upto = min(one for one, _ in lost.values()), max(one for _, one in lost.values())
+    rows = connection.execute(_SQL.came_of, (after, upto, arose_at, not_at, contract))
+    items = ((Seq(number), EventId(event.hex()), data) for number, event, data in rows)
+    return append(connection, peer, epoch=epoch, tier=1, items=items)
+
+
+def arrived_beyond(
+    connection: sqlite3.Connection, peer: PeerId, *, ended: int, marks: Marks, epoch: int
+) -> dict[int, tuple[int, int]]:
+    """Between which local numbers lies what `peer` sent before `epoch` and beyond `marks` of its epoch `ended`, by tier.
+
+    Other events may lie between them. Tiers of which nothing came beyond are left out.
+    """
+    found = {}
+    for tier in (1, 2, 3):
+        seq = marks[tier].seq if tier in marks else 0
+        after, upto = connection.execute(_SQL.arrivals_beyond, (peer, tier, ended, seq, epoch)).fetchone()
+        if upto > after:
+            found[tier] = (after, upto)
+    return found
 
 
 def resupply(connection: sqlite3.Connection, peer: PeerId, *, epoch: int, held: int, marks: Marks) -> int:
@@ -133,7 +192,9 @@ def resupply(connection: sqlite3.Connection, peer: PeerId, *, epoch: int, held: 
     connection.execute(_SQL.begin_anew, (peer, epoch))
     for tier, group in groupby(lost, key=lambda row: row[0]):
         items = ((Seq(number), EventId(event.hex()), data) for _, number, event, data in group)
-        append(connection, peer, epoch=epoch, tier=tier, items=items)
+        connection.execute(
+            _SQL.set_again, (peer, epoch, tier, append(connection, peer, epoch=epoch, tier=tier, items=items))
+        )
     return len(lost)
 
 

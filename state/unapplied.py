@@ -6,14 +6,14 @@ One waits for its estate, and the newer ones of its flow and partition key wait 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
 from state.model.event import Event, of_attributes
-from state.model.ids import EstateHash
+from state.model.ids import EstateHash, EventId
 from state.queries import load
 from state.streams import PeerId
 
@@ -30,6 +30,7 @@ class Waiting:
     peer: PeerId
     tier: int
     event: Event
+    is_again: bool  # it may have been here in a life that ended
 
 
 def add(
@@ -41,8 +42,9 @@ def add(
     code: str,
     detail: str,
     now: int,
+    again: Container[EventId] = frozenset(),
 ) -> None:
-    """Let these wait, in this order. One that waits already is left where it is."""
+    """Let these wait, in this order. One that waits already is left where it is. `again`: what may have been here before."""
     rows = [
         (
             bytes.fromhex(event.id),
@@ -56,6 +58,7 @@ def add(
             code,
             detail,
             now,
+            event.id in again,
         )
         for event in events
     ]
@@ -76,9 +79,13 @@ def take(connection: sqlite3.Connection) -> Iterator[Waiting]:
     """All that waits, oldest first; who takes one in `remove`s it."""
     last = 0
     while rows := connection.execute(_SQL.list, (last, _AT_ONCE)).fetchall():
-        for last, peer, tier, attributes, data in rows:
+        for last, peer, tier, attributes, data, is_again in rows:
             yield Waiting(
-                number=last, peer=PeerId(peer), tier=tier, event=of_attributes(orjson.loads(attributes), data)
+                number=last,
+                peer=PeerId(peer),
+                tier=tier,
+                event=of_attributes(orjson.loads(attributes), data),
+                is_again=bool(is_again),
             )
 
 

@@ -198,6 +198,10 @@ class ControlClient:
         """Let a fenced site go on in a new epoch. Raises `ConflictError` where it is not fenced, `InDoubtError` as `reload`."""
         return self._parse(AgentDetail, self._change(f"/v1/agents/{_part(site)}/adopt", {"reason": reason}))
 
+    def waive_agent(self, site: str, *, reason: str) -> AgentDetail:
+        """Go on without what the agent of that site may have of this store's life before."""
+        return self._parse(AgentDetail, self._change(f"/v1/agents/{_part(site)}/waive", {"reason": reason}))
+
     def deny_agent(self, site: str, *, reason: str) -> AgentDetail:
         """Keep the agents that the site has had until now out, at once."""
         return self._parse(AgentDetail, self._change(f"/v1/agents/{_part(site)}/deny", {"reason": reason}))

@@ -137,6 +137,10 @@ class Desk(Protocol):
         """Let the store that says hello next for a fenced site go on, in a new epoch. Of a hub."""
         ...
 
+    async def waive_agent(self, site: str, *, caller: str, reason: str) -> AgentDetail:
+        """Go on without what the agent of that site may have of this store's life before."""
+        ...
+
     async def deny_agent(self, site: str, *, caller: str, reason: str) -> AgentDetail:
         """Keep the agents that the site has had until now out, at once. Of a hub."""
         ...

@@ -352,7 +352,7 @@ class AgentRow(_Wire):
     """Another agent as this one knows it. `waiting` are events that it does not have yet; `said` is what it told of itself."""
 
     agent: str = Field(description="its site")
-    state: str = Field(description="open, fenced, adopting, denied or never heard")
+    state: str = Field(description="open, awaited, fenced, adopting, denied or never heard")
     reason: str = ""
     to_do: str = Field("", description="what a person does about it")
     epoch: int = 0

@@ -298,6 +298,10 @@ def _add_agents(app: FastAPI, desk: Desk) -> None:
     async def adopt(site: str, actor: _Actor, reason: _Reason) -> AgentDetail:
         return await desk.adopt_agent(site, caller=actor, reason=reason)
 
+    @app.post("/v1/agents/{site}/waive", **needs(Action.ADMINISTER))
+    async def waive(site: str, actor: _Actor, reason: _Reason) -> AgentDetail:
+        return await desk.waive_agent(site, caller=actor, reason=reason)
+
     @app.post("/v1/agents/{site}/deny", **needs(Action.ADMINISTER))
     async def deny(site: str, actor: _Actor, reason: _Reason) -> AgentDetail:
         return await desk.deny_agent(site, caller=actor, reason=reason)

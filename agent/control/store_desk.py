@@ -244,6 +244,11 @@ class StoreDesk:
         row = await self._running.fleet.adopt(site, by=caller, reason=visible(reason))
         return AgentDetail(**self._about(), agent=row)
 
+    async def waive_agent(self, site: str, *, caller: str, reason: str) -> AgentDetail:
+        """Go on without what the agent of that site may have of this store's life before."""
+        row = await self._running.fleet.waive(site, by=caller, reason=visible(reason))
+        return AgentDetail(**self._about(), agent=row)
+
     async def deny_agent(self, site: str, *, caller: str, reason: str) -> AgentDetail:
         """Keep the agents that the site has had until now out, at once."""
         row = await self._running.fleet.deny(site, by=caller, reason=visible(reason))

@@ -209,6 +209,10 @@ class WrittenDesk:
         """Notes who asked, and why."""
         return await self._note_change("adopt", site, caller, reason)
 
+    async def waive_agent(self, site: str, *, caller: str, reason: str) -> AgentDetail:
+        """Noted, and nothing more."""
+        return await self._note_change("waive", site, caller, reason)
+
     async def deny_agent(self, site: str, *, caller: str, reason: str) -> AgentDetail:
         """Notes who asked, and why."""
         return await self._note_change("deny", site, caller, reason)

@@ -34,9 +34,14 @@ def collect(
     """The next frame for `peer`, which has of our streams of `epoch` what `after` says."""
     ends = streams.sent(connection, peer, epoch=epoch)
     owed = {tier: end.seq - after.get(tier, BEGINNING).seq for tier, end in ends.items()}
+    again = streams.again(connection, peer, epoch=epoch)
     segments, room = [], FULL_BYTES
     for tier, count in shares(owed, weights, FRAME_EVENTS).items():
-        segment = _segment(connection, peer, epoch, tier, after.get(tier, BEGINNING), count, room)
+        begin = after.get(tier, BEGINNING)
+        events = _events(connection, peer, epoch, tier, begin, count, room)
+        segment = Segment(
+            tier=tier, after=begin, events=events, again=min(len(events), max(0, again[tier] - begin.seq))
+        )
         room -= sum(size_of(event) for event in segment.events)
         segments.append(segment)
         if room <= 0:
@@ -44,16 +49,16 @@ def collect(
     return segments
 
 
-def _segment(
+def _events(
     connection: sqlite3.Connection, peer: PeerId, epoch: int, tier: int, after: Mark, count: int, room: int
-) -> Segment:
+) -> list[Event]:
     events: list[Event] = []
     for event in streams.events_after(connection, peer, epoch=epoch, tier=tier, seq=after.seq, limit=count):
         events.append(event)
         room -= size_of(event)
         if room <= 0:
             break
-    return Segment(tier=tier, after=after, events=events)
+    return events
 
 
 def reached(segment: Segment) -> Mark:

@@ -70,11 +70,15 @@ Sent: TypeAlias = Event | Malformed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """Events of one stream that follow `after`, without a gap."""
+    """Events of one stream that follow `after`, without a gap.
+
+    A life of the receiver that ended may have had the first `again` of them.
+    """
 
     tier: int
     after: Mark
     events: Sequence[Sent]
+    again: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +152,8 @@ def parse_mark(text: object) -> Mark:
 
 def _segment_head(segment: Segment, parts: list[bytes]) -> dict[str, Any]:
     events = [_event_head(event, parts) for event in segment.events]
-    return {"tier": segment.tier, "after": mark_text(segment.after), "events": events}
+    again = {"again": segment.again} if segment.again else {}
+    return {"tier": segment.tier, "after": mark_text(segment.after), **again, "events": events}
 
 
 def _event_head(event: Sent, parts: list[bytes]) -> dict[str, Any]:
@@ -218,7 +223,10 @@ def _segment(said: Mapping[str, Any], rest: _Rest) -> Segment:
     tier, after = said.get("tier"), parse_mark(said.get("after"))
     if type(tier) is not int or tier not in _TIERS:
         raise _malformed("a segment is of tier 1, 2 or 3")
-    return Segment(tier=tier, after=after, events=[_event(one, rest) for one in _objects(said, "events")])
+    again = said.get("again", 0)
+    if type(again) is not int or again < 0:
+        raise _malformed("a segment says how many of its events are sent again, 0 or more")
+    return Segment(tier=tier, after=after, events=[_event(one, rest) for one in _objects(said, "events")], again=again)
 
 
 def _event(said: Mapping[str, Any], rest: _Rest) -> Sent:

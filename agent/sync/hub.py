@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 from agent.sync.collecting import collect
 from agent.sync.fencing import LinkFencedError, cure, put_up, standing_fence
 from agent.sync.frames import Frame, Segment, decode, encode
+from agent.sync.gathering import has_just_answered
 from agent.sync.incoming import Incoming, TakenIn
 from agent.sync.needs import Fence, Presented, Reason, judge_nonce
 from agent.sync.standing import needs_of, standing
@@ -54,10 +55,10 @@ class Hub:
         software: str,
         clock: Clock,
         on_owed: Callable[[Collection[str]], None],
-        on_fenced: Callable[[], None],
+        on_life: Callable[[], None],
         secret: Callable[[], str] = partial(secrets.token_hex, 16),
     ) -> None:
-        """`on_owed` is told of targets with new deliveries, `on_fenced` when this store itself may not go on.
+        """`on_owed` is told of targets with new deliveries, `on_life` when this store may not go on, or has been answered.
 
         `secret` makes what nobody can guess, of each nonce.
         """
@@ -69,7 +70,7 @@ class Hub:
         self._software = software
         self._clock = clock
         self._on_owed = on_owed
-        self._on_fenced = on_fenced
+        self._on_life = on_life
         self._secret = secret
         self._sessions: dict[str, Nonce | None] = {}  # the nonce that a site had when it last said hello
         self._news: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
@@ -97,6 +98,8 @@ class Hub:
         if self._sessions.get(site) != push.nonce:
             raise TransientError("another hello of this site came since", hint="say hello again", code="hello")
         reply, taken = await self._answer(site, partial(self._take_in, site, push, frame), name="sync.push")
+        if taken.is_answer:
+            self._on_life()
         self._on_owed(taken.owed)
         self.wake(taken.sent_to)
         return reply
@@ -107,7 +110,9 @@ class Hub:
             raise TransientError("the hub began anew since this site said hello", hint="say hello again", code="hello")
         news = self._news[site]
         news.clear()
-        here, peer = await self._answer(site, partial(self._look, site, pull), name="sync.look")
+        here, peer, is_answer = await self._answer(site, partial(self._look, site, pull), name="sync.look")
+        if is_answer:
+            self._on_life()
         documents = await self._database.read(partial(estates.documents, hashes=pull.wanted))
         segments = await self._segments(here, peer, pull.received)
         if not segments and not documents and pull.wait_seconds:
@@ -129,7 +134,7 @@ class Hub:
             return self._fence(connection, peer, fence)
         if peer.state is PeerState.ADOPTING and not is_new_life:
             return self._introduce(connection, here, peer, version, begin_epoch=peer.epoch + 1)
-        needs = needs_of(connection, here, peer, hello.standing())
+        needs = needs_of(connection, here, peer, hello.standing(), self._incoming.outgoing)
         if isinstance(needs, Fence):
             return self._fence(connection, peer, needs)
         if is_new_life or peer.nonce is None:
@@ -153,6 +158,7 @@ class Hub:
                 return self._fence(connection, peer, _misfit(peer, segment, came))
             taken.add(came)
         peers.hear(connection, peer, now=to_millis(self._clock.now()))
+        taken.is_answer = has_just_answered(connection, here, peer, push.sent)
         reply = PushReply(
             version=VERSION,
             epoch=here.epoch,
@@ -169,15 +175,15 @@ class Hub:
         """At a hello too: its estate may have been adopted here meanwhile, or this version reads what the last one did not."""
         return self._incoming.take_in_what_waited(connection, peers.list_all(connection))
 
-    def _look(self, site: str, pull: Pull, connection: sqlite3.Connection) -> tuple[Life, Peer] | Fence:
-        """Whether this pull may wait for news; what it acknowledges is kept at once."""
+    def _look(self, site: str, pull: Pull, connection: sqlite3.Connection) -> tuple[Life, Peer, bool] | Fence:
+        """Whether this pull may wait for news; what it acknowledges is kept at once, and whether the site has answered by it."""
         here, peer = life.get(connection), peers.ensure(connection, site)
         if fence := standing_fence(here, peer) or _other_life(peer, pull) or _pulled_by_another(here, peer, pull):
             return self._fence(connection, peer, fence)
         if pull.peer_epoch == here.epoch:
             streams.acknowledge(connection, peer.id, epoch=here.epoch, marks=pull.received)
         peers.hear(connection, peer, now=to_millis(self._clock.now()), said=pull.health or None)
-        return here, peer
+        return here, peer, has_just_answered(connection, here, peer, pull.sent)
 
     def _hand_down(self, site: str, pull: Pull, connection: sqlite3.Connection) -> PullReply | Fence:
         """Use up the nonce, in the moment of the answer."""
@@ -195,6 +201,7 @@ class Hub:
             peer_epoch=peer.epoch,
             nonce=nonce,
             received=dict(streams.received(connection, peer.id, epoch=peer.epoch)),
+            sent=dict(streams.sent(connection, peer.id, epoch=here.epoch)),
         )
 
     def _recognise(self, connection: sqlite3.Connection, peer: Peer, epoch: int) -> Nonce:
@@ -236,7 +243,7 @@ class Hub:
         if isinstance(answer, Fence):
             self._news[site].set()  # whoever waits under that name is told as well
             if answer.site != site:
-                self._on_fenced()
+                self._on_life()
             raise LinkFencedError(answer, hint=cure(answer, hub=self._site))
         return answer
 

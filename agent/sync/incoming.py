@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import orjson
 
@@ -31,6 +32,7 @@ from state.model.canonical.reading import parse
 from state.model.clock import Clock, to_millis
 from state.model.errors import ConfigError, DistctlError, NotFoundError, RejectedError
 from state.model.event import Environment, Event
+from state.model.ids import EventId
 from state.model.stream import BEGINNING, Mark
 from state.model.visible import shown, visible
 from state.peers import Peer
@@ -46,6 +48,7 @@ class TakenIn:
     mark: Mark = BEGINNING  # of the last of them
     owed: set[str] = field(default_factory=set)  # targets with new deliveries
     sent_to: set[str] = field(default_factory=set)  # sites that are to have something of it
+    is_answer: bool = False  # with this the peer has given back what it had
 
     def add(self, other: TakenIn) -> None:
         """What another segment came to as well."""
@@ -66,6 +69,11 @@ class Incoming:
         self._environment = environment
         self._clock = clock
 
+    @property
+    def outgoing(self) -> Outgoing:
+        """What leaves this agent."""
+        return self._outgoing
+
     def take_in(self, connection: sqlite3.Connection, peer: Peer, segment: Segment) -> TakenIn | Reason:
         """Take in what is new of a segment of the peer's present epoch; the reason where it does not fit what is here."""
         mark = streams.received(connection, peer.id, epoch=peer.epoch).get(segment.tier, BEGINNING)
@@ -77,7 +85,8 @@ class Incoming:
         for event in new:
             taken.mark = taken.mark.after(event.id, event.data)
         if new:
-            self._apply(connection, peer, segment.tier, new, taken)
+            again = {event.id for event in segment.events[: segment.again]}
+            self._apply(connection, peer, segment.tier, new, taken, again)
             streams.receive(connection, peer.id, epoch=peer.epoch, tier=segment.tier, mark=taken.mark)
         return taken
 
@@ -91,7 +100,8 @@ class Incoming:
                 still.add((event.flow, event.partitionkey))
                 continue
             unapplied.remove(connection, waiting)
-            self._admit(connection, by_number[waiting.peer], waiting.tier, [event], taken)
+            again = {event.id} if waiting.is_again else frozenset[EventId]()
+            self._admit(connection, by_number[waiting.peer], waiting.tier, [event], taken, again)
         return taken
 
     def _apply(
@@ -101,6 +111,7 @@ class Incoming:
         tier: int,
         events: Sequence[Event | Malformed],
         taken: TakenIn,
+        again: Collection[EventId],
     ) -> None:
         """Sort the events: those that can be taken in now, those that wait, those that never can be."""
         waiting = unapplied.keys(connection)
@@ -118,16 +129,24 @@ class Incoming:
                 later.append((event, _NO_ESTATE))
             else:
                 now.append(event)
-        self._admit(connection, peer, tier, now, taken)
+        self._admit(connection, peer, tier, now, taken, again)
         millis = to_millis(self._clock.now())
         for event, code in later:
             detail = f"estate {event.estate} is not here yet"
-            unapplied.add(connection, [event], peer=peer.id, tier=tier, code=code, detail=detail, now=millis)
+            unapplied.add(
+                connection, [event], peer=peer.id, tier=tier, code=code, detail=detail, now=millis, again=again
+            )
 
     def _admit(
-        self, connection: sqlite3.Connection, peer: Peer, tier: int, events: Iterable[Event], taken: TakenIn
+        self,
+        connection: sqlite3.Connection,
+        peer: Peer,
+        tier: int,
+        events: Iterable[Event],
+        taken: TakenIn,
+        again: Collection[EventId],
     ) -> None:
-        """Admit the events, owe them to the lanes of this site, and send them on."""
+        """Admit the events, owe them to the lanes of this site, and send them on. `again`: what may have been here before."""
         own = [event for event in events if self._is_its_own(connection, peer, event)]
         admitted = inbox.admit(connection, [Arrival(event, _references(event)) for event in own])
         departures: list[Departure] = []
@@ -140,12 +159,17 @@ class Incoming:
             by_flow[one.event.flow].append((one, here))
             taken.owed.update(lane.name for lane in here)
         for flow, routed in by_flow.items():
-            self._owe(connection, flow, routed, came_in=f"stream of {peer.site}")
+            doubted = {
+                one.event.id: one.event.recordedtime
+                for one, _ in routed
+                if one.event.id in again or self._is_given_back(peer, one.event)
+            }
+            self._owe(connection, flow, routed, doubted, came_in=f"stream of {peer.site}")
         taken.sent_to |= self._outgoing.send(connection, departures, came_from=peer.site)
 
     def _is_its_own(self, connection: sqlite3.Connection, peer: Peer, event: Event) -> bool:
         """Whether an event is the peer's to hand up; one that is not is set aside. The hub hands down what is others'."""
-        if not self._outgoing.is_hub:
+        if not self._outgoing.is_hub or peer.site == self._outgoing.second or self._is_own_answer(peer, event):
             return True
         flow = self._known.get(connection, event.estate).compiled.flows.get(event.flow)
         error = _foreign(peer.site, event, flow)
@@ -153,11 +177,25 @@ class Incoming:
             self._set_aside(connection, peer, event, error)
         return error is None
 
+    def _is_given_back(self, peer: Peer, event: Event) -> bool:
+        """Whether an event was here in a life that ended: who sends it here does not have it from where it arose."""
+        return event.site == self._here or (self._outgoing.is_hub and event.site != peer.site)
+
+    def _is_own_answer(self, peer: Peer, event: Event) -> bool:
+        """Whether a site gives back what a target here said of an event of that site."""
+        return (
+            event.contract == OUTCOME
+            and event.site == self._here
+            and _target(event) == f"{event.site}/{event.system}"
+            and event.extensions.get(ANSWERED_SITE) == peer.site
+        )
+
     def _owe(
         self,
         connection: sqlite3.Connection,
         flow: str,
         routed: Sequence[tuple[Admitted, Sequence[CompiledLane]]],
+        again: Mapping[EventId, datetime],
         *,
         came_in: str,
     ) -> None:
@@ -173,7 +211,7 @@ class Incoming:
             open_lane(connection, compiled.estate, compiled.flows[flow], lane)
         if missing:
             lanes = {(lane.flow, lane.target): lane for lane in list_lanes(connection)}
-        owe(connection, routed, lanes, flow=flow, came_in=came_in, now=self._clock.now())
+        owe(connection, routed, lanes, flow=flow, came_in=came_in, now=self._clock.now(), again=again)
 
     def _wanting(self, connection: sqlite3.Connection, peer: Peer, event: Event) -> Sequence[CompiledLane]:
         """The lanes that want the event, by the estate that it carries. An outcome is never answered, so none wants it."""

@@ -48,6 +48,8 @@ class Standing:
     received: Mapping[Tier, Mark] = field(default_factory=dict)  # of the other's epoch `peer_epoch`
     epoch_before: int = 0  # the newest life of the other before that one of which anything was received; 0: none
     received_before: Mapping[Tier, Mark] = field(default_factory=dict)  # of `epoch_before`
+    epoch_ended: int = 0  # the newest of its own ended lives in which it sent the other anything; 0: none
+    acknowledged_ended: Mapping[Tier, Mark] = field(default_factory=dict)  # of that one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

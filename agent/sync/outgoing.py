@@ -25,15 +25,26 @@ class Departure:
 class Outgoing:
     """What leaves one agent."""
 
-    def __init__(self, here: str, hub: str | None) -> None:
-        """`hub` is the site of the hub; None where the agent stands alone."""
+    def __init__(self, here: str, hub: str | None, *, second: str | None = None) -> None:
+        """`hub` is the site of the hub, None where the agent stands alone; `second` that of its second agent, if it has one."""
         self._here = here
         self._hub = hub
+        self._second = second
 
     @property
     def is_hub(self) -> bool:
         """Whether this agent passes on what others hand up."""
         return self._here == self._hub
+
+    @property
+    def is_second(self) -> bool:
+        """Whether this agent keeps a copy of what the hub has."""
+        return self._here == self._second
+
+    @property
+    def second(self) -> str | None:
+        """The site of the hub's second agent."""
+        return self._second
 
     def send(
         self, connection: sqlite3.Connection, departures: Iterable[Departure], *, came_from: str | None = None
@@ -43,7 +54,9 @@ class Outgoing:
             return frozenset()
         leaving: defaultdict[tuple[str, int], list[Item]] = defaultdict(list)
         for one in departures:
-            sites = recipients(here=self._here, hub=self._hub, wanted_at=one.wanted_at, came_from=came_from)
+            sites = recipients(
+                here=self._here, hub=self._hub, second=self._second, wanted_at=one.wanted_at, came_from=came_from
+            )
             for site in sites:
                 leaving[site, one.tier].append((one.event.seq, one.event.event.id, one.event.event.data))
         if not leaving:

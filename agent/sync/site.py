@@ -20,12 +20,13 @@ from agent.supervisor import first_in, sleep_unless, unless
 from agent.sync.collecting import collect
 from agent.sync.fencing import LinkFencedError, cure, put_up
 from agent.sync.frames import Frame, decode, encode
+from agent.sync.gathering import has_just_answered
 from agent.sync.hub import keep_estates, require_named
 from agent.sync.incoming import Incoming, TakenIn
 from agent.sync.needs import Fence, Needs, Reason
 from agent.sync.standing import needs_of, standing
 from agent.sync.wire import VERSION, Hello, Pull, PullReply, Push, PushReply, Welcome, read
-from state import audit, estates, life, peers, streams, unapplied
+from state import audit, estates, life, peers, restore, streams, unapplied
 from state.database import Database
 from state.group_commit import Unit
 from state.model.clock import Clock, to_millis
@@ -78,9 +79,12 @@ class SiteLink:
         dice: random.Random,
         health: Callable[[], Mapping[str, Any]],
         on_owed: Callable[[Collection[str]], None],
+        on_life: Callable[[], None],
         secret: Callable[[], str] = partial(secrets.token_hex, 16),
     ) -> None:
-        """`on_owed` is told of targets with new deliveries; `health` is what the hub is told of this agent.
+        """`on_owed` is told of targets with new deliveries, `on_life` when this store begins anew or was answered.
+
+        `health` is what the hub is told of this agent.
 
         `secret` makes what no other store comes up with, of each attempt.
         """
@@ -95,6 +99,7 @@ class SiteLink:
         self._dice = dice
         self._health = health
         self._on_owed = on_owed
+        self._on_life = on_life
         self._secret = secret
         self._news = asyncio.Event()
         self._was_up = False  # since it was dialled last, a pull was answered
@@ -150,6 +155,7 @@ class SiteLink:
             if not welcome.begin_epoch:
                 return await self._answer(partial(self._greeted, welcome), name="sync.greeted")
             await self._database.write(partial(self._adopted, welcome), name="sync.adopted")
+            self._on_life()
 
     def _hello(self, connection: sqlite3.Connection) -> Hello:
         peer = peers.ensure(connection, self._hub)
@@ -166,7 +172,8 @@ class SiteLink:
         """A person at the hub decided that this store goes on: it begins a new epoch with what the hub does not have."""
         now = to_millis(self._clock.now())
         before = life.get(connection)
-        begun = life.begin_epoch(connection, now=now, least=welcome.begin_epoch)
+        begun = life.begin_epoch(connection, now=now, least=welcome.begin_epoch, asked=self._hub)
+        doubted = restore.doubt(connection, taken_at=None, now=self._clock.now())
         audit.append(
             connection,
             at_ms=now,
@@ -175,12 +182,12 @@ class SiteLink:
             target=f"agent {begun.site}",
             reason=f"decided at the hub {self._hub}",
             before={"epoch": before.epoch},
-            after={"epoch": begun.epoch},
+            after={"epoch": begun.epoch, "in_doubt": doubted},
         )
 
     def _greeted(self, welcome: Welcome, connection: sqlite3.Connection) -> tuple[Nonce, Needs] | Fence:
         here, peer = life.get(connection), peers.ensure(connection, self._hub)
-        needs = needs_of(connection, here, peer, welcome.standing())
+        needs = needs_of(connection, here, peer, welcome.standing(), self._incoming.outgoing)
         if isinstance(needs, Fence):
             put_up(connection, peer, needs, now=self._clock.now())
             return needs
@@ -218,7 +225,8 @@ class SiteLink:
         here, peer = life.get(connection), peers.find(connection, self._hub)
         if peer is None:
             raise TransientError("the hub is not known here yet", hint="say hello first", code="hello")
-        head = Push(version=VERSION, epoch=here.epoch, peer_epoch=peer.epoch, nonce=nonce).to_head()
+        sent = dict(streams.sent(connection, peer.id, epoch=here.epoch))
+        head = Push(version=VERSION, epoch=here.epoch, peer_epoch=peer.epoch, nonce=nonce, sent=sent).to_head()
         segments = collect(connection, peer.id, epoch=here.epoch, after=after, weights=self._weights)
         return Frame(head=head, segments=segments, estates=estates.documents(connection, hashes=wanted))
 
@@ -239,6 +247,8 @@ class SiteLink:
             taken = await self._answer(partial(self._take_in, pull, frame), name="sync.take_in")
             self._was_up = True
             self._on_owed(taken.owed)
+            if taken.is_answer:
+                self._on_life()
 
     def _pull(self, connection: sqlite3.Connection) -> Pull:
         here, peer = life.get(connection), peers.find(connection, self._hub)
@@ -251,6 +261,7 @@ class SiteLink:
             nonce=peer.nonce,
             attempt=peer.attempt,
             received=dict(streams.received(connection, peer.id, epoch=peer.epoch)),
+            sent=dict(streams.sent(connection, peer.id, epoch=here.epoch)),
             wanted=sorted(unapplied.wanted(connection)),
             wait_seconds=WAIT_SECONDS,
             health=dict(self._health()),
@@ -272,6 +283,7 @@ class SiteLink:
                 put_up(connection, peer, fence, now=self._clock.now())
                 return fence
             taken.add(came)
+        taken.is_answer = has_just_answered(connection, life.get(connection), peer, reply.sent)
         peers.issue(connection, peer, reply.nonce, attempt=self._secret())
         peers.hear(connection, peer, now=to_millis(self._clock.now()))
         return taken

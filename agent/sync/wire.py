@@ -122,6 +122,8 @@ class _Introduction(Head):
     received: Marks = {}
     epoch_before: KnownEpoch = 0
     received_before: Marks = {}
+    epoch_ended: KnownEpoch = 0
+    acknowledged_ended: Marks = {}
     estate: WireHash | None = Field(None, description="in force there")
 
     def standing(self) -> Standing:
@@ -135,6 +137,8 @@ class _Introduction(Head):
             received=self.received,
             epoch_before=self.epoch_before,
             received_before=self.received_before,
+            epoch_ended=self.epoch_ended,
+            acknowledged_ended=self.acknowledged_ended,
         )
 
     @classmethod
@@ -150,6 +154,8 @@ class _Introduction(Head):
             received=dict(standing.received),
             epoch_before=standing.epoch_before,
             received_before=dict(standing.received_before),
+            epoch_ended=standing.epoch_ended,
+            acknowledged_ended=dict(standing.acknowledged_ended),
             **further,
         )
 
@@ -175,6 +181,7 @@ class Push(Head):
     """A site hands up what is new. The nonce is the one that it had when it said hello, and is not used up."""
 
     nonce: WireNonce
+    sent: Marks | None = Field(None, description="where the streams that it hands up end")
 
 
 class PushReply(Head):
@@ -190,6 +197,7 @@ class Pull(Head):
     nonce: WireNonce
     attempt: str = Field(min_length=1, max_length=64)
     received: Marks = {}
+    sent: Marks | None = Field(None, description="where the streams that it hands up end")
     wanted: list[WireHash] = []
     wait_seconds: float = Field(0, ge=0, le=3600, description="how long the hub may wait for news before it answers")
     health: dict[str, Any] = {}
@@ -200,6 +208,7 @@ class PullReply(Head):
 
     nonce: WireNonce
     received: Marks = {}
+    sent: Marks | None = Field(None, description="where the streams that it hands down end")
 
 
 Said = TypeVar("Said", bound=BaseModel)

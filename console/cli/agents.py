@@ -55,6 +55,14 @@ def adopt(context: typer.Context, site: Site, reason: Reason) -> None:
 
 
 @app.command()
+def waive(context: typer.Context, site: Site, reason: Reason) -> None:
+    """After a restore, go on without what that site's agent may have: what it alone knew is in no store from then on."""
+    session = session_of(context)
+    session.client().waive_agent(site, reason=reason)
+    session.output.say(f"{site} is not waited for any more; what it hands up later is taken in all the same")
+
+
+@app.command()
 def deny(context: typer.Context, site: Site, reason: Reason) -> None:
     """Keep the agents that the site has had until now out, at once."""
     session = session_of(context)

@@ -321,6 +321,7 @@ class Estatewide:
                 dice=random.Random(1),
                 health=dict,
                 on_owed=lambda _: None,
+                on_life=lambda: None,
             )
             agent.on_sent = lambda _: link.wake()
         return agent
@@ -336,7 +337,7 @@ class Estatewide:
             software="test",
             clock=CLOCK,
             on_owed=lambda _: None,
-            on_fenced=self._count_fence,
+            on_life=self._count_fence,
         )
 
     async def close(self, name: str) -> None:

@@ -58,6 +58,7 @@ ROUTES = {
     "GET /v1/trace": Action.READ,
     "POST /v1/agent/resume": Action.OPERATE,
     "POST /v1/agents/{site}/adopt": Action.ADMINISTER,
+    "POST /v1/agents/{site}/waive": Action.ADMINISTER,
     "POST /v1/agents/{site}/allow": Action.ADMINISTER,
     "POST /v1/agents/{site}/deny": Action.ADMINISTER,
     "POST /v1/agents/{site}/invite": Action.ADMINISTER,

@@ -184,7 +184,9 @@ def running(database: Database, *, estate: Estate = ESTATE, troubles: Sequence[s
         reload=reload,
         resume=resume,
         back_up=back_up,
-        fleet=Fleet(database, site="n", estate=lambda: estate, identity=lambda: None, clock=clock),
+        fleet=Fleet(
+            database, site="n", estate=lambda: estate, identity=lambda: None, on_life=lambda: None, clock=clock
+        ),
     )
 
 

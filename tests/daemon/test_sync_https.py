@@ -47,6 +47,7 @@ class Rig:
             dice=random.Random(1),
             health=lambda: {"disk_free_bytes": 7},
             on_owed=lambda _: None,
+            on_life=lambda: None,
         )
         north.on_sent = lambda _: self.link.wake()
 
@@ -65,7 +66,7 @@ async def rig(folder: Path) -> AsyncIterator[Rig]:
             software="test",
             clock=CLOCK,
             on_owed=lambda _: None,
-            on_fenced=lambda: None,
+            on_life=lambda: None,
         )
         add_routes(door.listener, lambda: hub)
         identity = await door.enrol(folder / "north", clock=clock)

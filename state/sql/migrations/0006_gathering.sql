@@ -1,6 +1,7 @@
 -- A store that begins again gathers what its former life had: from every agent that it knew.
 
 ALTER TABLE life ADD COLUMN gathering INTEGER NOT NULL DEFAULT 0 CHECK (gathering IN (0, 1));
+ALTER TABLE life ADD COLUMN last_event INTEGER NOT NULL DEFAULT 0;  -- the last that the store had when this life began
 
 -- The life of ours in which the peer has given back what it had of the one before, or a person waived it; and up to which marks
 -- of its streams it has to hand over until then, as JSON.
@@ -9,6 +10,7 @@ ALTER TABLE peers ADD COLUMN promised TEXT;
 
 -- Up to here the peer may have had a stream in a life that ended.
 ALTER TABLE streams_out ADD COLUMN again_seq INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE unapplied ADD COLUMN is_again INTEGER NOT NULL DEFAULT 0 CHECK (is_again IN (0, 1));
 
 -- How far a stream had come when the newest event here was `event_seq`: where what a peer has lost is looked for.
 CREATE TABLE arrivals (

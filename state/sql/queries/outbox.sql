@@ -3,8 +3,8 @@
 SELECT seq FROM sqlite_sequence WHERE name = 'deliveries';
 
 -- :name add_delivery
-INSERT INTO deliveries (id, event_seq, lane_id, is_snapshot, due_at, key_id)
-VALUES (?, ?, ?, ?, ?, (SELECT id FROM key_queues WHERE target_id = ? AND order_domain = ? AND partition_key = ?));
+INSERT INTO deliveries (id, event_seq, lane_id, is_snapshot, due_at, state, first_sent_at, last_sent_at, outcome, detail, key_id)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT id FROM key_queues WHERE target_id = ? AND order_domain = ? AND partition_key = ?));
 
 -- :name older_snapshots
 -- Those of the scope that are known not to be at the target; one in flight or in doubt is settled first.

@@ -2,10 +2,14 @@
 INSERT INTO peers (site) VALUES (?) ON CONFLICT (site) DO NOTHING;
 
 -- :name find
-SELECT id, site, epoch, state, reason, detail, nonce, nonce_before, attempt, heard_at, said FROM peers WHERE site = ?;
+SELECT id, site, epoch, state, reason, detail, nonce, nonce_before, attempt, heard_at, said, answered, promised
+  FROM peers
+ WHERE site = ?;
 
 -- :name list
-SELECT id, site, epoch, state, reason, detail, nonce, nonce_before, attempt, heard_at, said FROM peers ORDER BY site;
+SELECT id, site, epoch, state, reason, detail, nonce, nonce_before, attempt, heard_at, said, answered, promised
+  FROM peers
+ ORDER BY site;
 
 -- :name set_epoch
 UPDATE peers SET epoch = ? WHERE id = ?;
@@ -15,6 +19,15 @@ UPDATE peers SET nonce = ?, nonce_before = ?, attempt = ? WHERE id = ?;
 
 -- :name hear
 UPDATE peers SET heard_at = ?, said = coalesce(?, said) WHERE id = ?;
+
+-- :name promise
+UPDATE peers SET promised = ? WHERE id = ?;
+
+-- :name answer
+UPDATE peers SET answered = ?1 WHERE id = ?2 AND answered < ?1;
+
+-- :name unanswered
+SELECT p.site FROM peers p, life WHERE p.answered < life.epoch AND life.gathering = 1 ORDER BY p.site;
 
 -- :name fence
 UPDATE peers SET state = 'fenced', reason = ?, detail = ? WHERE id = ? AND state = 'open';

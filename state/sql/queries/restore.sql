@@ -9,9 +9,33 @@ SELECT lane_id, state, iif(state = 'inflight' AND outcome = 'delayed', 'delayed'
 -- A call may have left at any moment between the copy and now, and what a probe denied before counts no more.
 UPDATE deliveries
    SET state = iif(state = 'inflight' AND outcome = 'delayed', 'delayed', 'in_doubt'),
-       fence = NULL, due_at = :now, first_sent_at = min(coalesce(first_sent_at, :taken), :taken), last_sent_at = :now,
+       fence = NULL, due_at = :now, last_sent_at = :now,
+       first_sent_at = min(coalesce(first_sent_at, :now),
+                           coalesce(:taken, (SELECT recorded_at FROM events WHERE seq = deliveries.event_seq))),
        last_denied_at = NULL, outcome = iif(state = 'inflight' AND outcome = 'delayed', 'delayed', 'in_doubt'), detail = :detail
  WHERE settled_at IS NULL AND state IN ('pending', 'inflight', 'in_doubt');
 
 -- :name list_keys
 SELECT id, lane_id FROM key_queues;
+
+-- :name answers
+-- What targets here said, as others gave it back, behind a place.
+SELECT ev.seq, ev.causation_id, ev.data, ev.recorded_at
+  FROM events ev JOIN origins o ON o.id = ev.origin_id
+ WHERE ev.seq > ? AND o.site = ? AND o.contract = ?
+ ORDER BY ev.seq
+ LIMIT ?;
+
+-- :name doubted
+-- The delivery in doubt of an event to a target.
+SELECT d.id, d.key_id, d.lane_id, d.state
+  FROM events ev
+  JOIN deliveries d ON d.event_seq = ev.seq
+  JOIN lanes l ON l.id = d.lane_id
+  JOIN targets t ON t.id = l.target_id
+ WHERE ev.id = ? AND l.flow = ? AND t.name = ? AND (d.state = 'in_doubt' OR d.state = 'delayed');
+
+-- :name settle
+UPDATE deliveries
+   SET state = 'delivered', settled_at = ?, due_at = NULL, outcome = ?, reference = ?, detail = ?
+ WHERE id = ?;

@@ -49,7 +49,7 @@ ON CONFLICT (peer_id, epoch, tier) DO UPDATE SET seq = excluded.seq, chain = exc
 
 -- :name unacknowledged
 -- What the ended epoch still owes a peer, in the order of each stream.
-SELECT s.peer_id, s.tier, i.event_seq, ev.id, ev.data
+SELECT s.peer_id, s.tier, i.event_seq, ev.id, ev.data, i.seq <= s.again_seq
   FROM streams_out s
   JOIN stream_items i ON i.stream_id = s.id AND i.seq > s.acked_seq
   JOIN events ev ON ev.seq = i.event_seq
@@ -90,6 +90,38 @@ UPDATE streams_out SET acked_seq = 0 WHERE peer_id = ? AND epoch = ?;
 
 -- :name drop_items
 DELETE FROM stream_items WHERE stream_id IN (SELECT id FROM streams_out WHERE peer_id = ? AND epoch = ?);
+
+-- :name sent_last_before
+-- The newest of our lives before that one in which the peer was sent anything.
+SELECT coalesce(max(epoch), 0) FROM streams_out WHERE peer_id = ? AND epoch < ?;
+
+-- :name again
+-- Up to which place each stream may have been had by a life of the peer that ended.
+SELECT tier, again_seq FROM streams_out WHERE peer_id = ? AND epoch = ?;
+
+-- :name mark_again
+UPDATE streams_out SET again_seq = max(again_seq, min(seq, acked_seq + ?3)) WHERE peer_id = ?1 AND epoch = ?2;
+
+-- :name set_again
+UPDATE streams_out SET again_seq = ?4 WHERE peer_id = ?1 AND epoch = ?2 AND tier = ?3;
+
+-- :name note_arrival
+INSERT INTO arrivals (peer_id, epoch, tier, seq, event_seq)
+VALUES (?, ?, ?, ?, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0));
+
+-- :name arrivals_beyond
+-- Where the newest event here stood before and after what came by the peer's streams of ended lives beyond a mark; one tier.
+SELECT coalesce(max(iif(a.epoch = ?3 AND a.seq <= ?4, a.event_seq, 0)), 0),
+       coalesce(max(iif(a.epoch > ?3 OR a.seq > ?4, a.event_seq, 0)), 0)
+  FROM arrivals a
+ WHERE a.peer_id = ?1 AND a.tier = ?2 AND a.epoch >= ?3 AND a.epoch < ?5;
+
+-- :name came_of
+-- Events of a range that arose at a site (?3), or at any other (?4); where ?5 is given only those of that contract.
+SELECT ev.seq, ev.id, ev.data
+  FROM events ev JOIN origins o ON o.id = ev.origin_id
+ WHERE ev.seq > ?1 AND ev.seq <= ?2 AND (?3 = '' OR o.site = ?3) AND (?4 = '' OR o.site <> ?4) AND (?5 = '' OR o.contract = ?5)
+ ORDER BY ev.seq;
 
 -- :name begin_anew
 UPDATE streams_out SET seq = 0, chain = zeroblob(32), acked_seq = 0 WHERE peer_id = ? AND epoch = ?;

@@ -1,6 +1,7 @@
 -- :name add
-INSERT INTO unapplied (event_id, peer_id, tier, flow, partition_key, estate, attributes, data, code, detail, received_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO unapplied (event_id, peer_id, tier, flow, partition_key, estate, attributes, data, code, detail, received_at,
+                       is_again)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (event_id) DO NOTHING;
 
 -- :name waiting_keys
@@ -10,7 +11,7 @@ SELECT DISTINCT flow, partition_key FROM unapplied;
 SELECT DISTINCT estate FROM unapplied WHERE estate NOT IN (SELECT hash FROM estates);
 
 -- :name list
-SELECT id, peer_id, tier, attributes, data FROM unapplied WHERE id > ? ORDER BY id LIMIT ?;
+SELECT id, peer_id, tier, attributes, data, is_again FROM unapplied WHERE id > ? ORDER BY id LIMIT ?;
 
 -- :name remove
 DELETE FROM unapplied WHERE id = ?;
