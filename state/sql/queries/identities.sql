@@ -17,7 +17,7 @@ SELECT id, site, invited_at, expires_at, withdrawn_at, used_at, key_hash, certif
 UPDATE invitations SET used_at = ?, key_hash = ?, certificate = ? WHERE id = ? AND used_at IS NULL;
 
 -- :name withdraw_invitations
-UPDATE invitations SET withdrawn_at = ? WHERE site = ? AND used_at IS NULL AND withdrawn_at IS NULL;
+UPDATE invitations SET withdrawn_at = ? WHERE site = ? AND invited_at <= ? AND used_at IS NULL AND withdrawn_at IS NULL;
 
 -- :name list
 SELECT site, enrolled_at, certificate, denied_until, denied_reason FROM identities ORDER BY site;

@@ -1,8 +1,11 @@
 -- :name list_known
--- Of ids that stand one after another, 16 bytes each, those that were taken in before.
+-- Of ids that stand one after another, 16 bytes each, those that were taken in before, also where they were let go since.
 WITH RECURSIVE given (at) AS
      (SELECT 1 WHERE length(?1) > 0 UNION ALL SELECT at + 16 FROM given WHERE at + 16 <= length(?1))
-SELECT e.id FROM given JOIN events e ON e.id = substr(?1, at, 16);
+SELECT substr(?1, at, 16)
+  FROM given
+ WHERE EXISTS (SELECT 1 FROM events WHERE id = substr(?1, at, 16))
+    OR EXISTS (SELECT 1 FROM let_go WHERE id = substr(?1, at, 16));
 
 -- :name last_seq
 -- The last number given; AUTOINCREMENT keeps it even when the row is gone.

@@ -16,14 +16,15 @@ SELECT tier, seq, chain FROM streams_out WHERE peer_id = ? AND epoch = ?;
 
 -- :name acknowledged
 -- What the peer said it has, of streams of which it said anything.
-SELECT s.tier, i.seq, i.chain
-  FROM streams_out s JOIN stream_items i ON i.stream_id = s.id AND i.seq = s.acked_seq
- WHERE s.peer_id = ? AND s.epoch = ?;
+SELECT s.tier, s.acked_seq, coalesce(i.chain, s.let_go_chain)
+  FROM streams_out s LEFT JOIN stream_items i ON i.stream_id = s.id AND i.seq = s.acked_seq
+ WHERE s.peer_id = ? AND s.epoch = ? AND s.acked_seq > 0 AND (i.seq IS NOT NULL OR s.let_go_seq = s.acked_seq);
 
 -- :name chain_at
-SELECT i.chain
-  FROM streams_out s JOIN stream_items i ON i.stream_id = s.id
- WHERE s.peer_id = ? AND s.epoch = ? AND s.tier = ? AND i.seq = ?;
+-- Where the stream still has it: at an item, or where the first item goes on.
+SELECT coalesce(i.chain, s.let_go_chain)
+  FROM streams_out s LEFT JOIN stream_items i ON i.stream_id = s.id AND i.seq = ?4
+ WHERE s.peer_id = ?1 AND s.epoch = ?2 AND s.tier = ?3 AND ?4 > 0 AND (i.seq IS NOT NULL OR s.let_go_seq = ?4);
 
 -- :name acknowledge
 UPDATE streams_out SET acked_seq = ?4 WHERE peer_id = ?1 AND epoch = ?2 AND tier = ?3 AND seq >= ?4;
@@ -124,4 +125,6 @@ SELECT ev.seq, ev.id, ev.data
  ORDER BY ev.seq;
 
 -- :name begin_anew
-UPDATE streams_out SET seq = 0, chain = zeroblob(32), acked_seq = 0 WHERE peer_id = ? AND epoch = ?;
+UPDATE streams_out
+   SET seq = 0, chain = zeroblob(32), acked_seq = 0, let_go_seq = 0, let_go_chain = NULL, let_go_at = NULL
+ WHERE peer_id = ? AND epoch = ?;

@@ -1,0 +1,118 @@
+"""Gaps: what one agent needed of another's stream when the other had let it go. Both keep them, and nothing closes one.
+
+The stream goes on behind a gap with the chain that it had there, which its sender kept.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeAlias
+
+from state import streams
+from state.model.clock import from_millis, to_millis
+from state.model.stream import BEGINNING, Mark
+from state.queries import load
+from state.streams import PeerId
+
+_SQL = load("gaps")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """Where a stream begins that was let go up to `mark`; the event there was recorded at `until`."""
+
+    mark: Mark
+    until: datetime
+
+
+Beginnings: TypeAlias = Mapping[int, Mapping[int, Beginning]]
+"""By epoch of the sender and tier, of streams of which anything was let go."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Events of one stream that its receiver does not have and its sender holds no more: both sequences are among them.
+
+    What came before was recorded at `since`, None where nothing did or nobody knows; the last of them was at `until`.
+    """
+
+    epoch: int
+    tier: int
+    first: int
+    last: int
+    since: datetime | None
+    until: datetime
+    is_ours: bool = field(default=False, compare=False)  # of a stream that this store sent
+
+    @property
+    def count(self) -> int:
+        """How many events they are."""
+        return self.last - self.first + 1
+
+
+def beginnings(connection: sqlite3.Connection, peer: PeerId) -> Beginnings:
+    """Where our streams to `peer` begin."""
+    found: dict[int, dict[int, Beginning]] = {}
+    for epoch, tier, seq, chain, until in connection.execute(_SQL.beginnings, (peer,)):
+        found.setdefault(epoch, {})[tier] = Beginning(mark=Mark(seq, chain), until=from_millis(until))
+    return found
+
+
+def pass_over(
+    connection: sqlite3.Connection, peer: PeerId, begin: Beginnings, *, upto_epoch: int, now: datetime
+) -> list[Gap]:
+    """Go on where the streams of `peer` begin, as far as less of them is here; returns what is missing for good.
+
+    Epochs later than `upto_epoch`, the peer's present one, are none of it.
+    """
+    found = []
+    for epoch, tiers in sorted(begin.items()):
+        received = streams.received(connection, peer, epoch=epoch) if epoch <= upto_epoch else {}
+        for tier, beginning in sorted(tiers.items()) if epoch <= upto_epoch else ():
+            here = received.get(tier, BEGINNING)
+            if here.seq >= beginning.mark.seq:
+                continue
+            since = connection.execute(_SQL.recorded, (peer, epoch, tier, here.seq)).fetchone()
+            gap = Gap(
+                epoch=epoch,
+                tier=tier,
+                first=here.seq + 1,
+                last=beginning.mark.seq,
+                since=from_millis(since[0]) if since else None,
+                until=beginning.until,
+            )
+            streams.receive(connection, peer, epoch=epoch, tier=tier, mark=beginning.mark)
+            add(connection, peer, [gap], is_ours=False, now=now)
+            found.append(gap)
+    return found
+
+
+def add(
+    connection: sqlite3.Connection, peer: PeerId, gaps: Iterable[Gap], *, is_ours: bool, now: datetime
+) -> list[Gap]:
+    """Keep these, of streams of ours or of the peer's; returns those that are new."""
+    return [gap for gap in gaps if connection.execute(_SQL.add, _row(peer, gap, is_ours, now)).rowcount]
+
+
+def list_all(connection: sqlite3.Connection, peer: PeerId) -> list[Gap]:
+    """Every gap between this store and `peer`, oldest epoch first."""
+    return [
+        Gap(
+            epoch=epoch,
+            tier=tier,
+            first=first,
+            last=last,
+            since=None if since is None else from_millis(since),
+            until=from_millis(until),
+            is_ours=bool(is_ours),
+        )
+        for is_ours, epoch, tier, first, last, since, until in connection.execute(_SQL.list, (peer,))
+    ]
+
+
+def _row(peer: PeerId, gap: Gap, is_ours: bool, now: datetime) -> tuple[object, ...]:
+    since = None if gap.since is None else to_millis(gap.since)
+    return (peer, is_ours, gap.epoch, gap.tier, gap.first, gap.last, since, to_millis(gap.until), to_millis(now))
