@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -9,6 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from agent.control.schema import AgentRow
+from agent.pace import LOOKS_EVERY, Pace
+from agent.supervisor import sleep_unless
 from agent.sync.fencing import cure
 from agent.sync.needs import Fence, Reason
 from state import audit, life, peers, streams
@@ -45,6 +48,12 @@ class Fleet:
         self._identity = identity
         self._clock = clock
         self._on_life = on_life
+        self._pace = Pace()
+
+    async def watch(self, stopping: asyncio.Event) -> None:
+        """Look now and then at what waits for the others, so that it can be said how long it will take."""
+        while self._estate().settings.hub and not await sleep_unless(stopping, LOOKS_EVERY, clock=self._clock):
+            self._pace.note(await self._database.read(_waiting), self._clock.monotonic())
 
     async def agents(self) -> list[AgentRow]:
         """Every agent of the estate but this one, by site: those that were never heard too."""
@@ -54,7 +63,7 @@ class Fleet:
         identity = self._identity()
         standings = {one.site: one for one in identity.standings()} if identity else {}
         expected = set(self._estate().sites) - {self._site} if identity else {hub.site}
-        return await self._database.read(partial(_rows, expected, standings, hub.site))
+        return await self._database.read(partial(_rows, expected, standings, hub.site, self._pace))
 
     async def agent(self, site: str) -> AgentRow:
         """One of them. Raises `NotFoundError`."""
@@ -148,18 +157,24 @@ class Fleet:
 
 
 def _rows(
-    expected: set[str], standings: Mapping[str, Standing], hub: str, connection: sqlite3.Connection
+    expected: set[str], standings: Mapping[str, Standing], hub: str, pace: Pace, connection: sqlite3.Connection
 ) -> list[AgentRow]:
     here = life.get(connection)
     known = {peer.site: peer for peer in peers.list_all(connection)}
     return [
-        _row(connection, here, site, known.get(site), standings.get(site), hub)
+        _row(connection, here, site, known.get(site), standings.get(site), hub, pace)
         for site in sorted(expected | set(known) | set(standings))
     ]
 
 
 def _row(
-    connection: sqlite3.Connection, here: Life, site: str, peer: Peer | None, standing: Standing | None, hub: str
+    connection: sqlite3.Connection,
+    here: Life,
+    site: str,
+    peer: Peer | None,
+    standing: Standing | None,
+    hub: str,
+    pace: Pace,
 ) -> AgentRow:
     state, reason, cure_text = _state(here, peer, standing, hub)
     return AgentRow(
@@ -169,10 +184,20 @@ def _row(
         to_do=cure_text,
         epoch=peer.epoch if peer else 0,
         heard_at=peer.heard_at if peer else None,
-        waiting=sum(streams.owed(connection, peer.id, epoch=here.epoch).values()) if peer else 0,
+        waiting=_owed(connection, here, peer) if peer else 0,
+        done_in=pace.done_in(site),
         certificate_until=_certificate_until(standing),
         said=peer.said if peer else {},
     )
+
+
+def _waiting(connection: sqlite3.Connection) -> dict[str, int]:
+    here = life.get(connection)
+    return {peer.site: _owed(connection, here, peer) for peer in peers.list_all(connection)}
+
+
+def _owed(connection: sqlite3.Connection, here: Life, peer: Peer) -> int:
+    return sum(streams.owed(connection, peer.id, epoch=here.epoch).values())
 
 
 def _certificate_until(standing: Standing | None) -> datetime | None:

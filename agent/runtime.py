@@ -150,6 +150,14 @@ class Agent:
             ground.database, site=ground.site, data=options.data, clock=ground.clock, crash=ground.crash
         )
         self._gathering = Gathering(ground.database, site=ground.site, clock=ground.clock)
+        self._fleet = Fleet(
+            ground.database,
+            site=ground.site,
+            estate=lambda: self._compiled.estate,
+            identity=lambda: self._link.identity,
+            clock=ground.clock,
+            on_life=self._look_at_life,
+        )
         self._reaper = Reaper(ground.database, ground.leases, reserve, ground.clock, on_recovered=self._wake)
 
     async def run(self) -> int:
@@ -185,6 +193,7 @@ class Agent:
             self._guarded(tasks, "watchdog", partial(self._feed_watchdog, stopping), stopping)
             self._guarded(tasks, "starts", self._become_well, stopping)
             self._guarded(tasks, "link", partial(self._link.run, stopping), stopping)
+            self._guarded(tasks, "fleet", partial(self._fleet.watch, stopping), stopping)
             self._guarded(tasks, "works", self._work, stopping)
             notify_service_manager("READY=1")
             _log.info("agent of %s is running, estate %s", ground.site, self._compiled.estate.hash)
@@ -378,14 +387,7 @@ class Agent:
             reload=self.reload,
             resume=self.resume,
             back_up=self._back_up,
-            fleet=Fleet(
-                self._ground.database,
-                site=self._ground.site,
-                estate=lambda: self._compiled.estate,
-                identity=lambda: self._link.identity,
-                clock=self._ground.clock,
-                on_life=self._look_at_life,
-            ),
+            fleet=self._fleet,
         )
 
     def _troubles(self) -> Sequence[str]:

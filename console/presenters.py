@@ -58,14 +58,19 @@ def mebibytes(size: int | None) -> str | None:
 
 
 def age(since: datetime | None, now: datetime) -> str | None:
-    """How long ago, in the largest unit that leaves a number: `12s`, `4m`, `3h`, `9d`. None stays None."""
-    if since is None:
+    """How long ago, as `span`. None stays None."""
+    return None if since is None else span((now - since).total_seconds())
+
+
+def span(seconds: float | None) -> str | None:
+    """A time in the largest unit that leaves a number: `12s`, `4m`, `3h`, `9d`. None stays None."""
+    if seconds is None:
         return None
-    seconds = max(int((now - since).total_seconds()), 0)
+    whole = max(int(seconds), 0)
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= size:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
+        if whole >= size:
+            return f"{whole // size}{unit}"
+    return f"{whole}s"
 
 
 def lane_state(lane: Any) -> str:
@@ -223,6 +228,7 @@ AGENTS: Final = Listing(
         Column(title="STATE", value=lambda row: row.state),
         Column(title="HEARD", value=lambda row: row.heard_at),
         _number("WAITING", lambda row: row.waiting),
+        Column(title="DONE IN", value=lambda row: span(row.done_in)),
         _number("EPOCH", lambda row: row.epoch or None),
         Column(title="CERTIFICATE UNTIL", value=lambda row: row.certificate_until),
         Column(title="REASON", value=lambda row: row.reason),

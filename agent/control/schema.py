@@ -358,6 +358,7 @@ class AgentRow(_Wire):
     epoch: int = 0
     heard_at: Instant | None = None
     waiting: int = 0
+    done_in: float | None = Field(None, description="seconds until nothing waits, at the rate of the last minute")
     certificate_until: Instant | None = None
     said: dict[str, Any] = {}
 
