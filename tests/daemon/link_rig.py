@@ -79,6 +79,7 @@ def an_estate(
     owner: str = "planning",
     north: str = "north",
     further: Mapping[str, tuple[str, int, Collection[str]]] | None = None,
+    second: str | None = None,
 ) -> CompiledEstate:
     """Two flows from planning in the north, of tier 1 and 3, to `targets`, and `further` ones. `north` is its site."""
     named = {"reco": (f"{north}/planning", 1, targets), "bulk": (f"{north}/planning", 3, targets), **(further or {})}
@@ -95,7 +96,7 @@ def an_estate(
         for name, (source, tier, wanting) in named.items()
     }
     systems = {"hq": {"erp": _SYSTEM}, north: {"planning": _SYSTEM}, "south": {"wms": _SYSTEM}}
-    hub = {"site": HUB, "url": "https://hub.example:7443"}
+    hub = {"site": HUB, "url": "https://hub.example:7443", "second": second}
     return compile_estate(
         Estate.model_validate(
             {
@@ -114,7 +115,8 @@ class AgentAt:
         self.site = site
         self.database = database
         self.compiled = compiled
-        self.outgoing = Outgoing(site, HUB)
+        hub = compiled.estate.settings.hub
+        self.outgoing = Outgoing(site, HUB, second=hub.second if hub else None)
         self.incoming = Incoming(site, self.outgoing, KnownEstates(compiled), environment=Environment.TEST, clock=CLOCK)
         self.on_sent: Callable[[Collection[str]], None] = lambda _: None
 

@@ -1,0 +1,225 @@
+"""A store that begins again gets back what others have of the life before, and goes on only then."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from agent.gathering import Gathering
+from state import life, peers
+from state.model.clock import to_millis
+from tests.daemon.link_rig import CLOCK, FROM_HQ, HUB, AgentAt, Estatewide, estatewide, holds, until
+
+_OWN_TARGET = ("hq/erp", "north/planning", "south/wms")
+
+
+def begin_again(connection: sqlite3.Connection) -> None:
+    """What `distctl restore` does."""
+    life.begin_epoch(connection, now=to_millis(CLOCK.now()))
+
+
+async def grow(whole: Estatewide, *revisions: int, site: str = "north", flow: str = "reco") -> None:
+    agent = whole.agents[site]
+    await agent.arises(*[agent.event("R-1", revision, flow=flow) for revision in revisions])
+
+
+async def states(agent: AgentAt, target: str) -> dict[int, str]:
+    """Of each revision that is owed to a target, how its delivery stands."""
+    rows = await agent.rows(
+        "SELECT json_extract(CAST(e.data AS TEXT), '$.revision'), d.state FROM deliveries d"
+        " JOIN events e ON e.seq = d.event_seq JOIN lanes l ON l.id = d.lane_id JOIN targets t ON t.id = l.target_id"
+        " WHERE t.name = ? ORDER BY d.id",
+        target,
+    )
+    return dict(rows)
+
+
+async def rest(whole: Estatewide, *names: str) -> None:
+    await whole.in_step()
+    for name in names:
+        await whole.stop(name)
+
+
+def gathering_of(agent: AgentAt) -> Gathering:
+    return Gathering(agent.database, site=agent.site, clock=CLOCK)
+
+
+async def put_back(whole: Estatewide, name: str, copy: str) -> AgentAt:
+    """Replace the store of an agent by an older copy of it, as `distctl restore` does."""
+    site = whole.agents[name].site
+    await whole.close(name)
+    restored = await whole.open(copy, site=site)
+    whole.agents[name] = restored
+    await restored.database.write(begin_again)
+    return restored
+
+
+async def test_a_restored_hub_waits_until_every_site_has_given_back_what_it_had(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        whole.start("north", "south")
+        await grow(whole, 1)
+        await rest(whole, "north", "south")
+        await whole.copy(HUB, "old")
+        whole.start("north", "south")
+        await grow(whole, 2)
+        await rest(whole, "north", "south")
+        restored = await put_back(whole, HUB, "old")
+        gathering = gathering_of(restored)
+        assert (await gathering.is_over(), gathering.awaited) == (False, ["north", "south"])
+        assert "north, south" in gathering.trouble
+        whole.start("north")
+        await until(lambda: holds(_looked_at(gathering), ["south"]))
+        assert not await gathering.is_over()
+        whole.start("south")
+        await until(gathering.is_over)
+        assert gathering.trouble == ""
+        assert [row[0] for row in await restored.rows("SELECT action FROM audit ORDER BY seq DESC LIMIT 1")] == [
+            "gathered"
+        ]
+
+
+async def _met(whole: Estatewide) -> list[str]:
+    """The sites that the hub knows."""
+    rows = await whole.agents[HUB].rows("SELECT site FROM peers WHERE epoch > 0 ORDER BY site")
+    return [site for (site,) in rows]
+
+
+async def _looked_at(gathering: Gathering) -> list[str]:
+    await gathering.is_over()
+    return gathering.awaited
+
+
+async def test_a_site_that_will_not_answer_is_waived(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        whole.start("north", "south")
+        await grow(whole, 1)
+        await rest(whole, "north", "south")
+        await whole.copy(HUB, "old")
+        restored = await put_back(whole, HUB, "old")
+        gathering = gathering_of(restored)
+        whole.start("south")
+        await until(lambda: holds(_looked_at(gathering), ["north"]))
+        await restored.database.write(
+            lambda connection: peers.answer(connection, peers.ensure(connection, "north"), epoch=2)
+        )
+        assert await gathering.is_over()
+
+
+async def test_what_a_restored_hub_may_have_delivered_begins_in_doubt_and_what_arose_since_does_not(
+    tmp_path: Path,
+) -> None:
+    async with estatewide(tmp_path) as whole:
+        whole.start("north", "south")
+        await grow(whole, 1)
+        await rest(whole, "north", "south")
+        await whole.copy(HUB, "old")
+        whole.start("north", "south")
+        await grow(whole, 2)
+        await rest(whole, "north", "south")
+        restored = await put_back(whole, HUB, "old")
+        whole.start("north", "south")
+        await until(lambda: gathering_of(restored).is_over())
+        await grow(whole, 3)
+        await until(lambda: holds(states(restored, "hq/erp"), {1: "pending", 2: "in_doubt", 3: "pending"}))
+        [(first, last)] = await restored.rows(
+            "SELECT first_sent_at, last_sent_at FROM deliveries WHERE state = 'in_doubt'"
+        )
+        assert first <= last
+        same = {1: "pending", 2: "pending", 3: "pending"}
+        await until(lambda: holds(states(whole.agents["south"], "south/wms"), same))
+
+
+async def test_what_others_know_to_be_delivered_is_not_in_doubt_when_a_restored_hub_goes_on(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        whole.start("north", "south")
+        await until(lambda: holds(_met(whole), ["north", "south"]))
+        await rest(whole, "north", "south")
+        await whole.copy(HUB, "old")
+        whole.start("north", "south")
+        hub = whole.agents[HUB]
+        await grow(whole, 1, 2)
+        await until(lambda: holds(hub.owes("hq/erp"), [("R-1", 1), ("R-1", 2)]))
+        await hub.delivers("hq/erp")
+        await until(lambda: holds(whole.agents["north"].outcomes(), [("R-1", "hq/erp")]))
+        await rest(whole, "north", "south")
+        restored = await put_back(whole, HUB, "old")
+        whole.start("north", "south")
+        await until(lambda: holds(_owed_revisions(restored), [1, 2]))
+        await until(lambda: gathering_of(restored).is_over())
+        assert await states(restored, "hq/erp") == {1: "delivered", 2: "in_doubt"}
+        assert await restored.rows("SELECT reference FROM deliveries WHERE state = 'delivered'") == [("4711",)]
+
+
+async def _owed_revisions(agent: AgentAt) -> list[int]:
+    return sorted(await states(agent, "hq/erp"))
+
+
+async def test_a_restored_site_gets_back_what_arose_there_since_its_backup(tmp_path: Path) -> None:
+    async with estatewide(tmp_path, targets=_OWN_TARGET) as whole:
+        whole.start("north", "south")
+        await grow(whole, 1)
+        await whole.in_step()
+        await whole.copy("north", "old")
+        await grow(whole, 2, 3)
+        await rest(whole, "north", "south")
+        restored = await put_back(whole, "north", "old")
+        gathering = gathering_of(restored)
+        assert not await gathering.is_over()
+        whole.start("old", "south")
+        await until(gathering.is_over)
+        assert await states(restored, "north/planning") == {1: "pending", 2: "in_doubt", 3: "in_doubt"}
+        await rest(whole, "old", "south")
+        assert await whole.agents["south"].owes("south/wms") == [("R-1", 1), ("R-1", 2), ("R-1", 3)]
+        assert await whole.agents[HUB].owes("hq/erp") == [("R-1", 1), ("R-1", 2), ("R-1", 3)]
+
+
+async def test_a_site_that_was_adopted_on_an_old_copy_gathers_too(tmp_path: Path) -> None:
+    async with estatewide(tmp_path, targets=_OWN_TARGET) as whole:
+        whole.start("north")
+        await grow(whole, 1)
+        await whole.in_step()
+        await whole.copy("north", "old")
+        await grow(whole, 2)
+        await rest(whole, "north")
+        await whole.close("north")
+        rewound = await whole.open("old", site="north")
+        whole.agents["north"] = rewound
+        whole.start("old")
+        await until(lambda: holds(whole.fence_of("north"), ("fenced", "rewound")))
+        await whole.stop("old")
+        await whole.adopt("north")
+        whole.start("old")
+        await until(lambda: holds(_gathered(rewound), (2, True)))
+        assert await states(rewound, "north/planning") == {1: "in_doubt", 2: "in_doubt"}
+        await grow(whole, 3)
+        await whole.in_step()
+        assert await whole.agents[HUB].owes("hq/erp") == [("R-1", 1), ("R-1", 2), ("R-1", 3)]
+
+
+async def _gathered(agent: AgentAt) -> tuple[int, bool]:
+    [(epoch,)] = await agent.rows("SELECT epoch FROM life")
+    return epoch, await gathering_of(agent).is_over()
+
+
+async def test_the_second_agent_gives_back_what_the_hub_alone_had_read(tmp_path: Path) -> None:
+    async with estatewide(tmp_path, further=FROM_HQ, second="south") as whole:
+        whole.start("north", "south")
+        await until(lambda: holds(_met(whole), ["north", "south"]))
+        await rest(whole, "north", "south")
+        await whole.copy(HUB, "old")
+        whole.start("north", "south")
+        await grow(whole, 1, 2, site=HUB, flow="hq-reco")
+        await grow(whole, 7)
+        await until(lambda: holds(whole.agents["south"].rows("SELECT count(*) FROM events"), [(3,)]))
+        await rest(whole, "north", "south")
+        restored = await put_back(whole, HUB, "old")
+        whole.start("north", "south")
+        await until(lambda: gathering_of(restored).is_over())
+        rows = await restored.rows(
+            "SELECT o.site, json_extract(CAST(e.data AS TEXT), '$.revision') FROM events e"
+            " JOIN origins o ON o.id = e.origin_id ORDER BY 1, 2"
+        )
+        assert rows == [("hq", 1), ("hq", 2), ("north", 7)]
+        await rest(whole, "north", "south")
+        letters = await restored.rows("SELECT count(*) FROM dead_letters")
+        assert letters == [(0,)], "everything that came back was taken in"
