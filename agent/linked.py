@@ -26,6 +26,7 @@ from agent.sync.incoming import Incoming
 from agent.sync.outgoing import Outgoing
 from agent.sync.site import SiteLink
 from agent.works import Ground
+from state.identities import Standing
 from state.model.errors import DistctlError, NotFoundError
 from state.model.estate import HubSpec
 
@@ -91,7 +92,13 @@ class HubLink:
             clock=ground.clock,
             on_owed=self._on_owed,
             on_life=self._on_life,
+            second=settings.hub.second if settings.hub else None,
+            on_denied=self._know_denied,
         )
+
+    def _know_denied(self, standing: Standing) -> None:
+        if self.identity is not None:
+            self.identity.know_denied(standing)
 
 
 class HubDialler:
@@ -185,6 +192,7 @@ class HubDialler:
             health=self._health,
             on_owed=self._on_owed,
             on_life=self._on_life,
+            is_second=settings.hub is not None and settings.hub.second == ground.site,
         )
 
     def _health(self) -> dict[str, Any]:

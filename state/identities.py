@@ -100,9 +100,9 @@ def settle_invitation(
         raise InvariantError(f"invitation {invitation.id} is used a second time")
 
 
-def withdraw_invitations(connection: sqlite3.Connection, site: str, *, now: int) -> None:
-    """Those of the site that are open are good for nothing any more."""
-    connection.execute(_SQL.withdraw_invitations, (now, site))
+def withdraw_invitations(connection: sqlite3.Connection, site: str, *, until: int, now: int) -> None:
+    """Those of the site that are open and were made by then are good for nothing any more."""
+    connection.execute(_SQL.withdraw_invitations, (now, site, until))
 
 
 def list_all(connection: sqlite3.Connection) -> list[Standing]:

@@ -129,9 +129,14 @@ def note_use(connection: sqlite3.Connection, token: int, *, now: int) -> None:
     connection.execute(_SQL.note_use, {"id": token, "now": now, "every": USE_NOTED_EVERY_MS})
 
 
+def find_held(connection: sqlite3.Connection, name: str) -> Token | None:
+    """The token of that name that was not revoked."""
+    return _token(connection.execute(_SQL.find_not_revoked, (name,)).fetchone())
+
+
 def revoke(connection: sqlite3.Connection, name: str, *, by: str, reason: str, now: int) -> Token:
     """End the token of that name for good; returns it as it was. Raises `NotFoundError`."""
-    token = _token(connection.execute(_SQL.find_not_revoked, (name,)).fetchone())
+    token = find_held(connection, name)
     if token is None:
         hint = "`distctl token list` has those that hold; one that was revoked stays so"
         raise NotFoundError(f"there is no token {name} to revoke", hint=hint, code="no-token")

@@ -119,9 +119,13 @@ class HubIdentity:
         standing = await self._database.write(
             partial(_deny, site, reason, by, to_millis(self.clock.now())), name="identity.deny"
         )
-        self._standings[site] = standing
-        self.on_denied(site)
+        self.know_denied(standing)
         return standing
+
+    def know_denied(self, standing: Standing) -> None:
+        """A denial is in the store: it holds from now on."""
+        self._standings[standing.site] = standing
+        self.on_denied(standing.site)
 
     async def allow(self, site: str, *, reason: str, by: str) -> Standing:
         """End a denial: what was valid before is valid again. Raises `ConflictError` where there is none."""
@@ -353,7 +357,7 @@ def _deny(site: str, reason: str, by: str, now: int, connection: sqlite3.Connect
     before = identities.find(connection, site)
     after = replace(before, denied_until=max(now, before.enrolled_at), denied_reason=reason)
     identities.put(connection, after)
-    identities.withdraw_invitations(connection, site, now=now)
+    identities.withdraw_invitations(connection, site, until=after.denied_until, now=now)
     audit.append(
         connection,
         at_ms=now,
@@ -363,6 +367,7 @@ def _deny(site: str, reason: str, by: str, now: int, connection: sqlite3.Connect
         reason=reason,
         before=_shown(before),
         after=_shown(after),
+        details={"denied_until": after.denied_until},
     )
     return after
 

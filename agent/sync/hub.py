@@ -23,9 +23,11 @@ from agent.sync.incoming import Incoming, TakenIn
 from agent.sync.needs import Fence, Presented, Reason, judge_nonce
 from agent.sync.standing import needs_of, standing
 from agent.sync.wire import VERSION, Head, Hello, Pull, PullReply, Push, PushReply, Welcome, agree, read
+from agent.sync.witness import Witness
 from state import audit, estates, life, peers, streams, unapplied
 from state.database import Database
 from state.group_commit import Unit
+from state.identities import Standing
 from state.life import Life
 from state.model.clock import Clock, to_millis
 from state.model.errors import RejectedError, TransientError
@@ -56,9 +58,13 @@ class Hub:
         clock: Clock,
         on_owed: Callable[[Collection[str]], None],
         on_life: Callable[[], None],
+        second: str | None = None,
+        on_denied: Callable[[Standing], None] = lambda _: None,
         secret: Callable[[], str] = partial(secrets.token_hex, 16),
     ) -> None:
         """`on_owed` is told of targets with new deliveries, `on_life` when this store may not go on, or has been answered.
+
+        The agent of the site `second` may have copies of this audit. `on_denied` is told of a denial that is in force again.
 
         `secret` makes what nobody can guess, of each nonce.
         """
@@ -72,6 +78,9 @@ class Hub:
         self._on_owed = on_owed
         self._on_life = on_life
         self._secret = secret
+        self._witness = Witness(
+            database, clock=clock, keeps=True, shares_with={second} if second else (), on_denied=on_denied
+        )
         self._sessions: dict[str, Nonce | None] = {}  # the nonce that a site had when it last said hello
         self._news: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
@@ -89,7 +98,10 @@ class Hub:
         taken = await self._database.write(self._take_in_what_waited, name="sync.waited")
         self._on_owed(taken.owed)
         self.wake(taken.sent_to)
-        return welcome
+        if welcome.begin_epoch:
+            return welcome
+        await self._witness.hear(site, epoch=hello.epoch, said=hello.audit)
+        return welcome.model_copy(update={"audit": await self._witness.word(site)})
 
     async def push(self, site: str, raw: bytes) -> PushReply:
         """Take in what a site hands up. Raises `LinkFencedError`, `RejectedError`."""
@@ -113,12 +125,14 @@ class Hub:
         here, peer, is_answer = await self._answer(site, partial(self._look, site, pull), name="sync.look")
         if is_answer:
             self._on_life()
+        has_more = await self._witness.hear(site, epoch=pull.epoch, said=pull.audit) or await self._witness.owes(site)
         documents = await self._database.read(partial(estates.documents, hashes=pull.wanted))
         segments = await self._segments(here, peer, pull.received)
-        if not segments and not documents and pull.wait_seconds:
+        if not segments and not documents and not has_more and pull.wait_seconds:
             await self._wait(news, min(pull.wait_seconds, LONGEST_WAIT))
             segments = await self._segments(here, peer, pull.received)
         reply = await self._answer(site, partial(self._hand_down, site, pull), name="sync.pull")
+        reply = reply.model_copy(update={"audit": await self._witness.word(site)})
         return await asyncio.to_thread(encode, Frame(head=reply.to_head(), segments=segments, estates=documents))
 
     async def _wait(self, news: asyncio.Event, seconds: float) -> None:

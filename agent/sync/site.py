@@ -26,6 +26,7 @@ from agent.sync.incoming import Incoming, TakenIn
 from agent.sync.needs import Fence, Needs, Reason
 from agent.sync.standing import needs_of, standing
 from agent.sync.wire import VERSION, Hello, Pull, PullReply, Push, PushReply, Welcome, read
+from agent.sync.witness import Witness
 from state import audit, estates, life, peers, restore, streams, unapplied
 from state.database import Database
 from state.group_commit import Unit
@@ -80,11 +81,12 @@ class SiteLink:
         health: Callable[[], Mapping[str, Any]],
         on_owed: Callable[[Collection[str]], None],
         on_life: Callable[[], None],
+        is_second: bool = False,
         secret: Callable[[], str] = partial(secrets.token_hex, 16),
     ) -> None:
         """`on_owed` is told of targets with new deliveries, `on_life` when this store begins anew or was answered.
 
-        `health` is what the hub is told of this agent.
+        `health` is what the hub is told of this agent. A second agent keeps copies of the hub's audit.
 
         `secret` makes what no other store comes up with, of each attempt.
         """
@@ -101,6 +103,7 @@ class SiteLink:
         self._on_owed = on_owed
         self._on_life = on_life
         self._secret = secret
+        self._witness = Witness(database, clock=clock, keeps=is_second, shares_with={hub})
         self._news = asyncio.Event()
         self._was_up = False  # since it was dialled last, a pull was answered
         self.trouble: DistctlError | None = None
@@ -150,10 +153,13 @@ class SiteLink:
         """
         while True:
             hello = await self._database.write(self._hello, name="sync.hello")
-            welcome = await self._exchange.hello(hello)
+            word = await self._witness.word(self._hub)
+            welcome = await self._exchange.hello(hello.model_copy(update={"audit": word}))
             require_named(welcome, self._hub)
             if not welcome.begin_epoch:
-                return await self._answer(partial(self._greeted, welcome), name="sync.greeted")
+                greeted = await self._answer(partial(self._greeted, welcome), name="sync.greeted")
+                await self._witness.hear(self._hub, epoch=welcome.epoch, said=welcome.audit)
+                return greeted
             await self._database.write(partial(self._adopted, welcome), name="sync.adopted")
             self._on_life()
 
@@ -240,11 +246,14 @@ class SiteLink:
     async def _pull_on(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             pull = await self._database.read(self._pull)
-            raw = await unless(stopping, self._exchange.pull(pull))
+            word = await self._witness.word(self._hub)
+            raw = await unless(stopping, self._exchange.pull(pull.model_copy(update={"audit": word})))
             if raw is None:
                 return
             frame = await asyncio.to_thread(decode, raw)
             taken = await self._answer(partial(self._take_in, pull, frame), name="sync.take_in")
+            reply = read(PullReply, frame.head)
+            await self._witness.hear(self._hub, epoch=reply.epoch, said=reply.audit)
             self._was_up = True
             self._on_owed(taken.owed)
             if taken.is_answer:

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Final, Self, TypeVar
 import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError
 
+from agent.sync.audit_word import AuditWord
 from agent.sync.frames import mark_text, parse_mark
 from agent.sync.needs import Fence, Reason, Standing
 from state.model.errors import (
@@ -125,6 +126,7 @@ class _Introduction(Head):
     epoch_ended: KnownEpoch = 0
     acknowledged_ended: Marks = {}
     estate: WireHash | None = Field(None, description="in force there")
+    audit: AuditWord | None = None
 
     def standing(self) -> Standing:
         """What the agent says of the streams between the two."""
@@ -201,6 +203,7 @@ class Pull(Head):
     wanted: list[WireHash] = []
     wait_seconds: float = Field(0, ge=0, le=3600, description="how long the hub may wait for news before it answers")
     health: dict[str, Any] = {}
+    audit: AuditWord | None = None
 
 
 class PullReply(Head):
@@ -209,6 +212,7 @@ class PullReply(Head):
     nonce: WireNonce
     received: Marks = {}
     sent: Marks | None = Field(None, description="where the streams that it hands down end")
+    audit: AuditWord | None = None
 
 
 Said = TypeVar("Said", bound=BaseModel)

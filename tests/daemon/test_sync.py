@@ -172,8 +172,7 @@ async def test_the_first_pull_of_a_life_may_be_given_up_and_asked_again(tmp_path
         await until(lambda: _is_held(wire))
         await whole.stop("north")
         whole.start("north")
-        await until(lambda: len(wire.under_way) == 2)
-        assert _calls(whole, "north") == 4, "a hello and a pull, twice"
+        await until(lambda: wire.calls == ["hello", "pull"] * 2 and len(wire.under_way) == 2)
         await until(lambda: _calls(whole, "north") >= 8)
         assert await whole.fence_of("north") == ("open", "")
 
