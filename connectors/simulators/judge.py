@@ -28,6 +28,7 @@ class Ledgers:
     planning: Path
     erp: Path
     wms: Path
+    shop: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +86,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What the ledgers say of a whole run. The tallies are recommendations first, then confirmations and stock."""
+    """What the ledgers say of a whole run. The tallies are recommendations first, then those of the other flows."""
 
     tallies: Sequence[Tally]
     parked: int
@@ -108,10 +109,11 @@ def judge(ledgers: Ledgers, parked: Sequence[Parked]) -> Verdict:
 
 
 def tally_all(ledgers: Ledgers) -> Sequence[Tally]:
-    """Recommendations to the ERP, confirmations to planning, stock to the ERP and to planning."""
+    """Recommendations to the ERP, confirmations to planning, stock to the ERP and to planning, orders to the warehouse."""
     planned = _documents(ledgers.planning, "SELECT reco_id, revision, content FROM planned WHERE spoiled = ''")
     confirmed = _documents(ledgers.erp, "SELECT po_no, revision, content FROM confirmations ORDER BY number")
     counted = _documents(ledgers.wms, "SELECT sku, snapshot, content FROM counted WHERE spoiled = ''")
+    ordered = _documents(ledgers.shop, "SELECT customer, number, content FROM ordered")
     return (
         _tally(
             "recommendations to the ERP",
@@ -119,13 +121,18 @@ def tally_all(ledgers: Ledgers) -> Sequence[Tally]:
             _applied(ledgers, "order"),
             _count_spoiled(ledgers.planning, "planned"),
         ),
-        _tally("confirmations to planning", confirmed, _taken(ledgers, "confirmation"), 0),
+        _tally("confirmations to planning", confirmed, _taken(ledgers.planning, "confirmation"), 0),
         _tally(
             "stock to the ERP", counted, _applied(ledgers, "stock"), _count_spoiled(ledgers.wms, "counted"), latest=True
         ),
         _tally(
-            "stock to planning", counted, _taken(ledgers, "stock"), _count_spoiled(ledgers.wms, "counted"), latest=True
+            "stock to planning",
+            counted,
+            _taken(ledgers.planning, "stock"),
+            _count_spoiled(ledgers.wms, "counted"),
+            latest=True,
         ),
+        _tally("orders to the warehouse", ordered, _taken(ledgers.wms, "order"), 0),
     )
 
 
@@ -139,14 +146,26 @@ def spoiled_records(ledgers: Ledgers) -> Sequence[Spoiled]:
 
 
 def is_published(ledgers: Ledgers) -> bool:
-    """Whether planning and warehouse have put out all they had."""
-    return all(rows(path, "SELECT 1 FROM finished") for path in (ledgers.planning, ledgers.wms))
+    """Whether planning, warehouse and shop have put out all they had."""
+    return all(rows(path, "SELECT 1 FROM finished") for path in (ledgers.planning, ledgers.wms, ledgers.shop))
 
 
-def count_published_files(ledgers: Ledgers) -> int:
-    """Files that planning has put out so far."""
-    ((count,),) = rows(ledgers.planning, "SELECT count(*) FROM published")
-    return int(count)
+def count_weeks(ledgers: Ledgers) -> int:
+    """Weeks that everybody has published so far."""
+    counted = (
+        rows(ledgers.planning, "SELECT count(DISTINCT file) FROM planned"),
+        rows(ledgers.wms, "SELECT count(DISTINCT file) FROM counted"),
+        rows(ledgers.shop, "SELECT count(DISTINCT file) FROM ordered"),
+    )
+    return min(int(count) for ((count,),) in counted)
+
+
+def balances_since(ledgers: Ledgers, moment: float) -> tuple[int, int]:
+    """What the warehouse has counted since then, in seconds since 1970: how many balances, and how many of them arrived."""
+    counted = rows(ledgers.wms, "SELECT sku, snapshot FROM counted WHERE at > ? AND spoiled = ''", (moment,))
+    arrived = {*rows(ledgers.erp, "SELECT reference, number FROM applied WHERE kind = 'stock'")}
+    arrived |= {*rows(ledgers.planning, "SELECT reference, number FROM taken WHERE kind = 'stock'")}
+    return len(counted), sum(balance in arrived for balance in counted)
 
 
 def _tally(
@@ -260,9 +279,9 @@ def _applied(ledgers: Ledgers, kind: str) -> Sequence[Document]:
     return _documents(ledgers.erp, query, kind)
 
 
-def _taken(ledgers: Ledgers, kind: str) -> Sequence[Document]:
+def _taken(ledger: Path, kind: str) -> Sequence[Document]:
     query = "SELECT reference, number, content FROM taken WHERE kind = ? ORDER BY seq"
-    return _documents(ledgers.planning, query, kind)
+    return _documents(ledger, query, kind)
 
 
 def _documents(ledger: Path, query: str, *parameters: str) -> Sequence[Document]:

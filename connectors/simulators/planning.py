@@ -4,46 +4,46 @@ It publishes one CSV file a planning run, in the order of the runs, each in anot
 under a temporary name, renamed later. Some rows are spoiled, some files come twice or are empty. What it planned is in its
 ledger before the file can be seen.
 
-Order: a run's file is complete before the next one begins. The inbox is read oldest first; files of one tick of the file
-system's clock have no order of their own and are taken by the number inside them.
+Order: a run's file is complete before the next one begins.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from connectors.simulators.folder import put_atomic, put_slowly, put_then_rename, put_whole, waiting
+from connectors.simulators.cue import Cue
+from connectors.simulators.folder import put_atomic, put_slowly, put_then_rename, put_whole
 from connectors.simulators.history import FIRST_WEEK, WEEKS, bike_models, order_lines, weekly_demand
-from connectors.simulators.planning_ledger import PlanningLedger, Taken, plain
+from connectors.simulators.inbox import Inbox, Taken
+from connectors.simulators.planning_ledger import PlanningLedger, plain
 from connectors.simulators.replenishment import Recommendation, planning_runs
 from connectors.simulators.service import report_ready, run_until_told
 from connectors.simulators.spoiling import SPOILERS, Row, choose, write_csv
 
 SPOILED_IN_A_RUN: Final = 4
 CUT_SHORT_RUNS: Final = frozenset({3, 8})
-INBOX_POLL: Final = 0.1  # seconds
 
 
 class Planner:
     """Publishes every run once."""
 
-    def __init__(self, *, out: Path, ledger: PlanningLedger, seed: int, pause: float) -> None:
+    def __init__(self, *, out: Path, ledger: PlanningLedger, seed: int, pause: float, cue: Cue | None = None) -> None:
         self._out = out
         self._ledger = ledger
         self._dice = random.Random(f"planning {seed}")
         self._pause = pause
+        self._cue = cue or Cue()
 
     async def publish(self) -> None:
         """All planning runs, `pause` seconds apart."""
         runs = planning_runs(weekly_demand(order_lines()), bike_models(), first_week=FIRST_WEEK, runs=WEEKS)
         for number, recommendations in enumerate(runs):
+            await self._cue.wait_for(number)
             await self._publish_run(number, recommendations)
             await asyncio.sleep(self._pause)
         self._ledger.finish()
@@ -90,29 +90,6 @@ class Planner:
             )
 
 
-class Inbox:
-    """Takes what others write for planning and keeps it in `taken/`, where it can be found again."""
-
-    def __init__(self, folder: Path, ledger: PlanningLedger) -> None:
-        self._folders = {"confirmation": folder / "confirmations", "stock": folder / "stock"}
-        self._ledger = ledger
-
-    async def watch(self) -> None:
-        """For ever: take what is there, wait a moment."""
-        while True:
-            for kind, folder in self._folders.items():
-                self.take(kind, folder)
-            await asyncio.sleep(INBOX_POLL)
-
-    def take(self, kind: str, folder: Path) -> None:
-        """Every finished file of the folder, oldest first."""
-        found = [(path.stat().st_mtime_ns, read_documents(kind, path), path) for path in waiting(folder)]
-        for _, documents, path in sorted(found, key=lambda each: (each[0], each[1][0].number)):
-            self._ledger.take(path.name, documents)
-            (folder / "taken").mkdir(exist_ok=True)
-            path.replace(folder / "taken" / path.name)
-
-
 def to_row(recommendation: Recommendation) -> Row:
     """The columns of the planner's file."""
     return {
@@ -132,18 +109,8 @@ def to_row(recommendation: Recommendation) -> Row:
     }
 
 
-def read_documents(kind: str, path: Path) -> list[Taken]:
-    """What a file of the inbox says: one JSON object, a list of them, or one a line."""
-    text = path.read_text(encoding="utf-8")
-    try:
-        found = json.loads(text, parse_float=Decimal)
-    except json.JSONDecodeError:
-        found = [json.loads(line, parse_float=Decimal) for line in text.splitlines() if line]
-    documents = found if isinstance(found, list) else [found]
-    return [_confirmation(each) if kind == "confirmation" else _stock(each) for each in documents]
-
-
-def _confirmation(document: Mapping[str, Any]) -> Taken:
+def read_confirmation(document: Mapping[str, Any]) -> Taken:
+    """What the ERP confirms of an order."""
     return Taken(
         kind="confirmation",
         reference=document["reference"],
@@ -152,7 +119,8 @@ def _confirmation(document: Mapping[str, Any]) -> Taken:
     )
 
 
-def _stock(document: Mapping[str, Any]) -> Taken:
+def read_balance(document: Mapping[str, Any]) -> Taken:
+    """What the warehouse has of a sku."""
     return Taken(
         kind="stock",
         reference=document["sku"],
@@ -169,15 +137,16 @@ def _reason(recommendation: Recommendation) -> str:
 
 async def main(arguments: argparse.Namespace) -> None:
     """Publish and read until told to end."""
-    inbox = arguments.home / "in"
-    for folder in (arguments.home / "out", inbox / "confirmations", inbox / "stock"):
-        folder.mkdir(parents=True, exist_ok=True)
+    out, inbox = arguments.home / "out", arguments.home / "in"
+    out.mkdir(parents=True, exist_ok=True)
     with PlanningLedger(arguments.ledger) as ledger:
-        planner = Planner(out=arguments.home / "out", ledger=ledger, seed=arguments.seed, pause=arguments.pause)
+        planner = Planner(out=out, ledger=ledger, seed=arguments.seed, pause=arguments.pause, cue=Cue(arguments.cue))
+        readers = {inbox / "confirmations": read_confirmation, inbox / "stock": read_balance}
+        watching = Inbox(readers, ledger).watch()
         report_ready(arguments.ready)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(planner.publish())
-            tasks.create_task(Inbox(inbox, ledger).watch())
+            tasks.create_task(watching)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -186,8 +155,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--home", type=Path, required=True, help="holds out/ and in/")
     parser.add_argument("--ledger", type=Path, required=True)
     parser.add_argument("--ready", type=Path, required=True)
+    parser.add_argument("--cue", type=Path, help="how many runs may be published")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--pause", type=float, default=1.5, help="seconds between two planning runs")
+    parser.add_argument("--pause", type=float, default=1.0, help="seconds between two planning runs")
     return parser.parse_args()
 
 

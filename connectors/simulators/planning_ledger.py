@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from decimal import Decimal
 
-from connectors.simulators.ledger import Ledger, now
+from connectors.simulators.inbox import InboxLedger
+from connectors.simulators.ledger import now
 from connectors.simulators.replenishment import Recommendation
 from connectors.simulators.spoiling import WrittenRow
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
-    """One document from the inbox. `kind` is confirmation or stock; `number` orders what is said about `reference`."""
-
-    kind: str
-    reference: str
-    number: int
-    content: str
-
-
-class PlanningLedger(Ledger):
+class PlanningLedger(InboxLedger):
     """A row is written before the file that carries it can be seen."""
 
-    schema = """
+    schema = f"""{InboxLedger.schema}
         CREATE TABLE IF NOT EXISTS planned (
             reco_id TEXT, revision INTEGER, content TEXT, file TEXT, line INTEGER,
             spoiled TEXT, spoiled_field TEXT, at REAL,
@@ -32,10 +22,6 @@ class PlanningLedger(Ledger):
         ) STRICT;
         CREATE TABLE IF NOT EXISTS published (file TEXT, manner TEXT, at REAL) STRICT;
         CREATE TABLE IF NOT EXISTS finished (at REAL) STRICT;
-        CREATE TABLE IF NOT EXISTS taken (
-            seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT, reference TEXT, number INTEGER, content TEXT,
-            file TEXT, at REAL
-        ) STRICT;
     """
 
     def add_planned(self, file: str, planned: Iterable[tuple[Recommendation, WrittenRow]]) -> None:
@@ -55,14 +41,6 @@ class PlanningLedger(Ledger):
         """Everything planned is published."""
         with self._transaction() as connection:
             connection.execute("INSERT INTO finished VALUES (?)", (now(),))
-
-    def take(self, file: str, documents: Sequence[Taken]) -> None:
-        """What one file of the inbox held."""
-        with self._transaction() as connection:
-            connection.executemany(
-                "INSERT INTO taken (kind, reference, number, content, file, at) VALUES (?, ?, ?, ?, ?, ?)",
-                [(each.kind, each.reference, each.number, each.content, file, now()) for each in documents],
-            )
 
 
 def plain(number: object) -> str:

@@ -25,6 +25,12 @@ class Program:
         self.command = list(command)
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_wanted = False
+
+    @property
+    def has_ended_by_itself(self) -> bool:
+        """Whether it is gone although nobody here ended it."""
+        return self._is_wanted and not self.is_running
 
     @property
     def is_running(self) -> bool:
@@ -33,6 +39,7 @@ class Program:
 
     def start(self) -> None:
         """Start it, on a leash."""
+        self._is_wanted = True
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own command
                 leashed(self.command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -40,12 +47,14 @@ class Program:
 
     def kill(self) -> None:
         """End it as a power cut does."""
+        self._is_wanted = False
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def stop(self) -> None:
         """Ask it to end, and make it end if it does not."""
+        self._is_wanted = False
         if self._process is not None:
             self._process.terminate()
             with suppress(subprocess.TimeoutExpired):

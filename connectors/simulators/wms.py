@@ -1,4 +1,4 @@
-"""The warehouse system: a process that writes what it counted as files of JSON lines, and reads nothing.
+"""The warehouse system: a process that writes what it counted as files of JSON lines, and takes customers' orders from its inbox.
 
 Its stock is what the shops' real orders leave of it; it writes the balances that a week changed. Some lines are spoiled; files
 grow, come twice or are empty. A balance is in its ledger before the file can be seen.
@@ -17,10 +17,13 @@ from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from connectors.simulators.cue import Cue
 from connectors.simulators.folder import put_atomic, put_slowly, put_whole
 from connectors.simulators.history import FIRST_WEEK, WEEKS, WeeklyDemand, order_lines, weekly_demand
-from connectors.simulators.ledger import Ledger, now
+from connectors.simulators.inbox import Inbox, InboxLedger, Taken
+from connectors.simulators.ledger import now
 from connectors.simulators.service import report_ready, run_until_told
+from connectors.simulators.shop import order_content
 
 LOCATION: Final = "DC-NORTH"
 SPOILED: Final[Mapping[str, str]] = {  # how a line is spoiled: the field that the complaint must name
@@ -48,10 +51,10 @@ class Balance:
     counted_at: datetime
 
 
-class WmsLedger(Ledger):
-    """What the warehouse counted and in which file it said so."""
+class WmsLedger(InboxLedger):
+    """What the warehouse counted and in which file it said so; and the orders that it took."""
 
-    schema = """
+    schema = f"""{InboxLedger.schema}
         CREATE TABLE IF NOT EXISTS counted (
             sku TEXT, snapshot INTEGER, content TEXT, file TEXT, line INTEGER, spoiled TEXT,
             spoiled_field TEXT, at REAL,
@@ -134,16 +137,18 @@ def to_line(balance: Balance, spoiled: str) -> str:
 class Warehouse:
     """Writes every week's changes once."""
 
-    def __init__(self, *, out: Path, ledger: WmsLedger, seed: int, pause: float) -> None:
+    def __init__(self, *, out: Path, ledger: WmsLedger, seed: int, pause: float, cue: Cue | None = None) -> None:
         self._out = out
         self._ledger = ledger
         self._dice = random.Random(f"wms {seed}")
         self._pause = pause
+        self._cue = cue or Cue()
 
     async def count(self) -> None:
         """All weeks, `pause` seconds apart."""
         weeks = counts(weekly_demand(order_lines()), first_week=FIRST_WEEK, weeks=WEEKS)
         for number, balances in enumerate(weeks):
+            await self._cue.wait_for(number)
             await self._write(number, balances)
             await asyncio.sleep(self._pause)
         self._ledger.finish()
@@ -168,24 +173,40 @@ class Warehouse:
                 put_atomic(path.with_name(f"stock-again-{path.name}"), content)
 
 
+def read_order(document: Mapping[str, Any]) -> Taken:
+    """What a customer ordered."""
+    return Taken(
+        kind="order",
+        reference=document["customer"],
+        number=int(document["number"]),
+        content=order_content((line["sku"], int(line["pieces"])) for line in document["lines"]),
+    )
+
+
 async def main(arguments: argparse.Namespace) -> None:
-    """Count, then stay until told to end."""
+    """Count and take orders until told to end."""
     out = arguments.home / "out"
     out.mkdir(parents=True, exist_ok=True)
     with WmsLedger(arguments.ledger) as ledger:
+        warehouse = Warehouse(
+            out=out, ledger=ledger, seed=arguments.seed, pause=arguments.pause, cue=Cue(arguments.cue)
+        )
+        watching = Inbox({arguments.home / "in": read_order}, ledger).watch()
         report_ready(arguments.ready)
-        await Warehouse(out=out, ledger=ledger, seed=arguments.seed, pause=arguments.pause).count()
-        await asyncio.Event().wait()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(warehouse.count())
+            tasks.create_task(watching)
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line of the process."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--home", type=Path, required=True, help="holds out/")
+    parser.add_argument("--home", type=Path, required=True, help="holds out/ and in/")
     parser.add_argument("--ledger", type=Path, required=True)
     parser.add_argument("--ready", type=Path, required=True)
+    parser.add_argument("--cue", type=Path, help="how many weeks may be counted")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--pause", type=float, default=1.5, help="seconds between two weeks")
+    parser.add_argument("--pause", type=float, default=1.0, help="seconds between two weeks")
     return parser.parse_args()
 
 

@@ -1,7 +1,7 @@
 """A second way through the demo: reads everything again at each start, and relies on keys that content makes.
 
 It proves the counterparts and the judge without the agent. What it lacks is what the agent is for: it holds all in memory, works
-one call after the other, and knows three flows and no other.
+one call after the other, and knows these flows and no other.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ REST = 0.2  # seconds without growth
 
 
 class Relay:
-    """The three flows over the folders in `home`."""
+    """The flows over the folders in `home`."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self.inbox = home / "dc-south" / "planning" / "in"
         port = json.loads((home / "ready" / "erp.json").read_bytes())["port"]
         self.erp = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=2)
         self.parked: list[dict[str, Any]] = []
@@ -37,13 +38,16 @@ class Relay:
         """For ever."""
         self.save_parked()
         while True:
-            for name, content in self.files(self.home / "planning" / "out"):
+            for name, content in self.files(self.home / "dc-south" / "planning" / "out"):
                 for document in self.recommendations(name, content):
                     self.post("/purchase-orders", document)
-            for name, content in self.files(self.home / "wms" / "out"):
+            for name, content in self.files(self.home / "dc-north" / "wms" / "out"):
                 for document in self.balances(name, content):
                     self.post("/stock", document)
-                    self.put("stock", f"{document['sku']}-{document['snapshot']}", document)
+                    self.put(self.inbox / "stock", f"{document['sku']}-{document['snapshot']}", document)
+            for _, content in self.files(self.home / "web" / "shop" / "out"):
+                for document in map(json.loads, content.decode().splitlines()):
+                    self.put(self.home / "dc-north" / "wms" / "in", document["so_no"], document)
             self.confirmations()
             self.save_parked()
             time.sleep(0.1)
@@ -98,7 +102,9 @@ class Relay:
                     "reference": item["po_no"],
                     **{name: item[name] for name in ("revision", "ack", "quantity")},
                 }
-                self.put("confirmations", str(item["number"]), {**document, "promised_on": item["promised_on"]})
+                self.put(
+                    self.inbox / "confirmations", str(item["number"]), {**document, "promised_on": item["promised_on"]}
+                )
             page = answer["next"]
 
     def post(self, path: str, document: dict[str, Any]) -> None:
@@ -122,9 +128,9 @@ class Relay:
                 pass
             time.sleep(0.1)
 
-    def put(self, folder: str, name: str, document: dict[str, Any]) -> None:
-        """A file for planning, unless it is or was there."""
-        path = self.home / "planning" / "in" / folder / f"{name}.json"
+    def put(self, folder: Path, name: str, document: dict[str, Any]) -> None:
+        """A file for an inbox, unless it is or was there."""
+        path = folder / f"{name}.json"
         if not path.exists() and not (path.parent / "taken" / path.name).exists():
             hidden = path.with_name(f".{path.name}.tmp")
             hidden.write_text(json.dumps(document))

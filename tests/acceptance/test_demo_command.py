@@ -1,4 +1,4 @@
-"""`distctl demo` as it is typed: the real agent, the report, the exit code, and nothing left running however it ends."""
+"""`distctl demo` as it is typed: the real agents, the report, the exit code, and nothing left running however it ends."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ import pytest
 from agent.control.schema import DeadLetterRow
 from connectors.simulators.judge import Check
 from connectors.simulators.play import Report
-from console.cli.demo import _parked, write_report
+from console.cli.demo import write_report
+from console.cli.demo_agents import parked
 from console.cli.output import Format, Output
 
-FIGURES = ("planned", "injected_bad", "delivered", "parked", "lost", "doubled", "order_inversions")
+FIGURES = (
+    *("planned", "injected_bad", "delivered", "parked", "lost", "doubled", "order_inversions", "fenced", "resupplied"),
+)
+SITES = ("hq", "dc-north", "dc-south", "web")
 DISTCTL = [sys.executable, "-m", "console.cli.app"]
 
 
@@ -57,8 +61,8 @@ def command_line(entry: Path) -> bytes:
     return b"" if b"\0demo\0" in words else words
 
 
-def distctl(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [*DISTCTL, "--data", str(home / "data"), *arguments, "-o", "json"]
+def distctl(home: Path, site: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [*DISTCTL, "--data", str(home / site / "data"), *arguments, "-o", "json"]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
 
 
@@ -72,22 +76,26 @@ def test_the_demo_holds_every_check_and_can_be_kept_and_looked_at(tmp_path: Path
         while "ctrl-c ends it" not in (line := process.stderr.readline()):
             assert line, f"it ended: {''.join(talk)}"
             talk.append(line)
-        assert len(processes_of(home)) == 4
-        status = json.loads(distctl(home, "status").stdout)
-        assert status["totals"]["pending"] == 0
-        letters = json.loads(distctl(home, "dlq", "list", "--limit", "1000").stdout)
-        assert distctl(home, "audit", "verify").returncode == 0
+        assert len(processes_of(home)) == 9
+        for site in SITES:
+            assert json.loads(distctl(home, site, "status").stdout)["totals"]["backlog"] == 0
+            assert distctl(home, site, "audit", "verify").returncode == 0
+        letters = json.loads(distctl(home, "dc-south", "dlq", "list", "--limit", "1000").stdout)
+        agents = json.loads(distctl(home, "hq", "agents", "list").stdout)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=30)
         assert process.returncode == 0
     report = json.loads(output)
-    assert list(report) == [*FIGURES, "checks", "elapsed_s"]
+    assert list(report) == [*FIGURES, "agents", "checks", "elapsed_s"]
     assert [check for check in report["checks"] if not check["ok"]] == []
     assert report["planned"] >= 1000
     assert report["delivered"] == report["planned"] - report["injected_bad"]
     assert report["parked"] == report["injected_bad"] == sum(row["flow"] == "recommendations" for row in letters)
     assert report["lost"] == report["doubled"] == report["order_inversions"] == 0
-    assert report["elapsed_s"] < 90
+    assert report["fenced"] == 1
+    assert report["resupplied"] > 0
+    assert {row["site"]: row["epoch"] for row in report["agents"]} == {"hq": 2, "dc-north": 1, "dc-south": 1, "web": 2}
+    assert {row["agent"]: row["state"] for row in agents} == dict.fromkeys(SITES[1:], "open")
     assert processes_of(home) == []
 
 
@@ -98,7 +106,7 @@ def test_the_demo_holds_every_check_and_can_be_kept_and_looked_at(tmp_path: Path
 def test_whatever_ends_the_demo_nothing_of_it_is_left(tmp_path: Path, number: int, code: int) -> None:
     home = tmp_path / "demo"
     with started("--headless", "--home", str(home)) as process:
-        wait_until(lambda: len(processes_of(home)) == 4, within=30)
+        wait_until(lambda: len(processes_of(home)) == 9, within=60)
         process.send_signal(number)
         process.communicate(timeout=30)
         assert process.returncode == code
@@ -116,7 +124,8 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
 
 def a_report(*checks: Check) -> Report:
     figures = dict.fromkeys(FIGURES, 0)
-    return Report(**{**figures, "planned": 3}, checks=checks, elapsed_s=1.25)
+    agents = [{"site": "web", "state": "open", "epoch": 2}]
+    return Report(**{**figures, "planned": 3}, agents=agents, checks=checks, elapsed_s=1.25)
 
 
 def written(report: Report, form: Format | None) -> str:
@@ -127,8 +136,9 @@ def written(report: Report, form: Format | None) -> str:
 
 def test_people_read_the_failed_checks_first_and_scripts_one_object() -> None:
     report = a_report(Check(name="good", ok=True, detail="yes"), Check(name="bad", ok=False, detail="1: X"))
-    first, second, figures, last = written(report, None).splitlines()
+    first, second, agent, figures, last = written(report, None).splitlines()
     assert (first, second) == ("FAILED  bad: 1: X", "ok      good: yes")
+    assert agent == "agent of web: open, epoch 2"
     assert figures.startswith("planned 3, injected bad 0")
     assert last == "1 of 2 checks failed"
     assert json.loads(written(report, Format.JSON)) == report.to_json()
@@ -159,4 +169,4 @@ def test_a_dead_letter_is_known_by_its_file_and_line(place: str, file: str, line
         hint="h",
         parked_at=now,
     )
-    assert (_parked(row).file, _parked(row).line) == (file, line)
+    assert (parked(row).file, parked(row).line) == (file, line)

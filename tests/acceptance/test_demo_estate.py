@@ -15,9 +15,11 @@ from connectors.base import SourceRecord
 from connectors.formats.codec import decode
 from connectors.formats.records import BadRecord
 from connectors.formats.settings import CsvSettings, JsonLinesSettings
+from connectors.simulators.cue import Cue
 from connectors.simulators.judge import Ledgers, Spoiled, spoiled_records
 from connectors.simulators.planning import Planner
 from connectors.simulators.planning_ledger import PlanningLedger
+from connectors.simulators.shop import ShopLedger, sell
 from connectors.simulators.stage import write_estate
 from connectors.simulators.wms import Warehouse, WmsLedger
 from state.model.canonical.reading import parse
@@ -27,23 +29,22 @@ from state.model.errors import RejectedError
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Ledgers:
     home = tmp_path_factory.mktemp("published")
-    ledgers = Ledgers(planning=home / "planning.db", erp=home / "erp.db", wms=home / "wms.db")
+    ledgers = Ledgers(planning=home / "planning.db", erp=home / "erp.db", wms=home / "wms.db", shop=home / "shop.db")
     asyncio.run(publish(home, ledgers))
     return ledgers
 
 
 async def publish(home: Path, ledgers: Ledgers) -> None:
-    with PlanningLedger(ledgers.planning) as planning, WmsLedger(ledgers.wms) as wms:
+    with PlanningLedger(ledgers.planning) as planning, WmsLedger(ledgers.wms) as wms, ShopLedger(ledgers.shop) as shop:
         await Planner(out=home, ledger=planning, seed=1, pause=0).publish()
         await Warehouse(out=home, ledger=wms, seed=1, pause=0).count()
+        await sell(home, shop, pause=0, cue=Cue())
 
 
 @pytest.fixture(scope="module")
 def estate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("stage")
-    for folder in ("planning/out", "planning/in/confirmations", "planning/in/stock", "wms/out"):
-        (home / folder).mkdir(parents=True)
-    write_estate(home / "estate", erp_url="http://127.0.0.1:8071")
+    write_estate(home / "estate", erp_url="http://127.0.0.1:8071", hub_port=7443)
     return home / "estate"
 
 
@@ -66,6 +67,7 @@ def test_check_reads_the_samples(estate: Path) -> None:
     [
         ("recommendations", "reco-2011-*.csv", CsvSettings()),
         ("stock", "stock-0*.jsonl", JsonLinesSettings()),
+        ("sales-orders", "orders-*.jsonl", JsonLinesSettings()),
     ],
 )
 def test_exactly_the_spoiled_records_are_refused_and_each_complaint_names_its_field(
@@ -82,7 +84,7 @@ def test_exactly_the_spoiled_records_are_refused_and_each_complaint_names_its_fi
 
 
 def in_flow(spoiled: Spoiled, flow: str) -> bool:
-    return spoiled.file.startswith("reco" if flow == "recommendations" else "stock")
+    return spoiled.file.startswith({"recommendations": "reco", "stock": "stock", "sales-orders": "orders"}[flow])
 
 
 def compiled(estate: Path, flow: str) -> CompiledFlow:

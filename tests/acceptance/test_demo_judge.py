@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -14,14 +14,17 @@ from pathlib import Path
 import pytest
 
 from connectors.simulators import judge as judge_module
+from connectors.simulators.cue import Cue
 from connectors.simulators.erp_faults import Fault
 from connectors.simulators.erp_ledger import ErpLedger
 from connectors.simulators.history import FIRST_WEEK, WEEKS, bike_models, order_lines, weekly_demand
+from connectors.simulators.inbox import Taken
 from connectors.simulators.judge import Ledgers, Parked, Verdict, judge, spoiled_records
 from connectors.simulators.ledger import rows
 from connectors.simulators.planning import Planner
-from connectors.simulators.planning_ledger import PlanningLedger, Taken, content_of
+from connectors.simulators.planning_ledger import PlanningLedger, content_of
 from connectors.simulators.replenishment import Recommendation, planning_runs
+from connectors.simulators.shop import ShopLedger, sell
 from connectors.simulators.wms import Warehouse, WmsLedger
 
 
@@ -29,7 +32,7 @@ class World:
     """Ledgers of a run in which everything went well, to plant something in."""
 
     def __init__(self, home: Path) -> None:
-        self.ledgers = Ledgers(planning=home / "planning.db", erp=home / "erp.db", wms=home / "wms.db")
+        self.ledgers = Ledgers(**{name: home / f"{name}.db" for name in ("planning", "erp", "wms", "shop")})
         self.home = home
         self.parked: list[Parked] = []
 
@@ -38,6 +41,8 @@ class World:
             await Planner(out=self.home, ledger=ledger, seed=1, pause=0).publish()
         with WmsLedger(self.ledgers.wms) as wms:
             await Warehouse(out=self.home, ledger=wms, seed=1, pause=0).count()
+        with ShopLedger(self.ledgers.shop) as shop:
+            await sell(self.home, shop, pause=0, cue=Cue())
 
     def deliver(self) -> None:
         plans = {(each.reco_id, each.revision): each for each in all_recommendations()}
@@ -51,6 +56,9 @@ class World:
         self.take("confirmation", confirmed)
         counted = rows(self.ledgers.wms, "SELECT sku, snapshot, content FROM counted WHERE spoiled = '' ORDER BY rowid")
         self.take("stock", counted)
+        ordered = rows(self.ledgers.shop, "SELECT customer, number, content FROM ordered ORDER BY rowid")
+        with WmsLedger(self.ledgers.wms) as wms:
+            wms.take("file", documents("order", ordered))
         with self.erp() as erp:
             for sku, snapshot, on_hand in counted:
                 erp.apply_stock({"sku": sku, "snapshot": snapshot, "on_hand": on_hand}, f"{sku} {snapshot}")
@@ -63,12 +71,8 @@ class World:
         return ErpLedger(self.ledgers.erp, key_lifetime=timedelta(minutes=10))
 
     def take(self, kind: str, found: list[tuple[object, ...]]) -> None:
-        documents = [
-            Taken(kind=kind, reference=str(reference), number=int(str(number)), content=str(content))
-            for reference, number, content in found
-        ]
         with PlanningLedger(self.ledgers.planning) as planning:
-            planning.take("file", documents)
+            planning.take("file", documents(kind, found))
 
     def spoil(self, ledger: Path, statement: str) -> None:
         with closing(sqlite3.connect(ledger, isolation_level=None)) as connection:
@@ -79,6 +83,13 @@ class World:
 
     def broken(self) -> list[str]:
         return [check.name for check in self.verdict().checks if not check.ok]
+
+
+def documents(kind: str, found: Sequence[tuple[object, ...]]) -> list[Taken]:
+    return [
+        Taken(kind=kind, reference=str(reference), number=int(str(number)), content=str(content))
+        for reference, number, content in found
+    ]
 
 
 def all_recommendations() -> list[Recommendation]:
@@ -125,6 +136,7 @@ def test_a_good_run_passes_and_adds_up(world: World) -> None:
 
 
 LAST_ORDER = "(SELECT max(seq) FROM applied WHERE kind = 'order')"
+TWICE = "orders to the warehouse: none twice"
 SOME_KEY = "(SELECT reference FROM applied WHERE kind = 'order' GROUP BY reference HAVING count(*) > 5 LIMIT 1)"
 
 
@@ -167,6 +179,13 @@ SOME_KEY = "(SELECT reference FROM applied WHERE kind = 'order' GROUP BY referen
             "INSERT INTO taken SELECT 99999, kind, reference, number, content, file, at FROM taken WHERE kind = 'stock' LIMIT 1",
             "stock to planning: none twice",
         ),
+        (
+            "wms",
+            "DELETE FROM taken WHERE seq = (SELECT max(seq) FROM taken)",
+            "orders to the warehouse: none lost",
+        ),
+        ("wms", "INSERT INTO taken SELECT 99999, kind, reference, number, content, file, at FROM taken LIMIT 1", TWICE),
+        ("wms", "UPDATE taken SET number = 1 - number WHERE number > 1", "orders to the warehouse: none out of order"),
         ("erp", "DELETE FROM calls WHERE fault LIKE 'landed%'", "the ERP misbehaved in every way it can"),
         ("planning", "DELETE FROM planned WHERE revision > 4", "at least 100 keys with 5 or more revisions"),
         ("planning", "DELETE FROM planned WHERE revision > 4", "at least 1000 recommendations planned"),
@@ -175,6 +194,14 @@ SOME_KEY = "(SELECT reference FROM applied WHERE kind = 'order' GROUP BY referen
 def test_what_is_planted_in_a_ledger_is_found(world: World, ledger: str, statement: str, claim: str) -> None:
     world.spoil(getattr(world.ledgers, ledger), statement)
     assert claim in world.broken()
+
+
+def test_a_balance_that_passed_a_line_that_was_cut_is_counted(world: World) -> None:
+    counted, arrived = judge_module.balances_since(world.ledgers, 0)
+    assert counted == arrived > 500
+    world.spoil(world.ledgers.erp, "DELETE FROM applied WHERE kind = 'stock'")
+    world.spoil(world.ledgers.planning, "DELETE FROM taken WHERE kind = 'stock'")
+    assert judge_module.balances_since(world.ledgers, 0) == (counted, 0)
 
 
 def test_an_older_balance_that_was_passed_over_is_not_lost(world: World) -> None:

@@ -14,8 +14,9 @@ import pytest
 
 from connectors.simulators.folder import put_slowly
 from connectors.simulators.history import FIRST_WEEK, WEEKS, bike_models, order_lines, weekly_demand
+from connectors.simulators.inbox import Inbox
 from connectors.simulators.ledger import rows
-from connectors.simulators.planning import Inbox, Planner, to_row
+from connectors.simulators.planning import Planner, read_balance, read_confirmation, to_row
 from connectors.simulators.planning_ledger import PlanningLedger
 from connectors.simulators.replenishment import (
     SUPPLIERS,
@@ -139,9 +140,9 @@ def test_the_inbox_takes_a_file_once_and_keeps_it(tmp_path: Path) -> None:
     (folder / "a.json").write_text(said)
     (folder / ".b.json.tmp").write_text("half")
     with PlanningLedger(tmp_path / "ledger.db") as ledger:
-        inbox = Inbox(tmp_path, ledger)
-        inbox.take("confirmation", folder)
-        inbox.take("confirmation", folder)
+        inbox = Inbox({folder: read_confirmation}, ledger)
+        inbox.take(folder)
+        inbox.take(folder)
     assert rows(tmp_path / "ledger.db", "SELECT reference, number, content FROM taken") == [
         ("PO-1", 2, "accepted 6 on 2011-05-02")
     ]
@@ -155,7 +156,7 @@ def test_the_inbox_reads_files_of_one_clock_tick_by_the_number_inside(tmp_path: 
         (folder / f"{name}.json").write_text(f'{{"sku": "X", "snapshot": {number}, "on_hand": 1}}')
         os.utime(folder / f"{name}.json", ns=(10**18, 10**18))
     with PlanningLedger(tmp_path / "ledger.db") as ledger:
-        Inbox(tmp_path, ledger).take("stock", folder)
+        Inbox({folder: read_balance}, ledger).take(folder)
     assert rows(tmp_path / "ledger.db", "SELECT number FROM taken ORDER BY seq") == [(1,), (2,)]
 
 
