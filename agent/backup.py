@@ -97,6 +97,11 @@ class Backups:
             await self._database.write(partial(_note, made, self._clock.now(), by), name="backup.note")
             return made
 
+    @property
+    def is_making(self) -> bool:
+        """Whether one is being made."""
+        return self._making.locked()
+
     def stop(self) -> None:
         """The agent ends: so does the backup that is being made."""
         self._stopped.set()

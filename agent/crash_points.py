@@ -42,6 +42,17 @@ OF_A_SITE: Final = tuple(
 )
 """Those that are passed besides where agents are linked."""
 
+OF_RETENTION: Final = (
+    *(
+        f"retention.{unit}.{moment}_commit"
+        for unit in ("items", "events", "arrivals", "records", "documents", "files")
+        for moment in ("before", "after")
+    ),
+    "retention.before_remove",
+    "retention.after_remove",
+)
+"""Those that are passed where something is old enough to be let go."""
+
 ON_DEMAND: Final = (
     "backup.after_copy",
     "backup.before_publish",

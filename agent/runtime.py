@@ -42,6 +42,7 @@ from agent.leases import Leases
 from agent.link import Link, link_of
 from agent.raw_archive import RawArchive
 from agent.reaper import Reaper
+from agent.retention import Retention
 from agent.start_count import WELL_AFTER, StartCount
 from agent.supervisor import Forever, first_in, guard, sleep_unless, unless
 from agent.telemetry import Telemetry, notify_service_manager, start_logging, watchdog_seconds
@@ -158,6 +159,16 @@ class Agent:
             clock=ground.clock,
             on_life=self._look_at_life,
         )
+        self._retention = Retention(
+            ground.database,
+            ground.archive,
+            ground.clock,
+            hub=self._hub_site,
+            settled=lambda: self._compiled.estate.settings.retention.settled,
+            is_backing_up=lambda: self._backups.is_making,
+            on_let_go=ground.telemetry.let_go.inc,
+            crash=ground.crash,
+        )
         self._reaper = Reaper(ground.database, ground.leases, reserve, ground.clock, on_recovered=self._wake)
 
     async def run(self) -> int:
@@ -189,6 +200,7 @@ class Agent:
             tasks.create_task(self._watch_store(stopping), name="store")
             self._guarded(tasks, "control", partial(server.serve, stopping), stopping)
             self._guarded(tasks, "reaper", partial(self._reaper.run, stopping), stopping)
+            self._guarded(tasks, "retention", partial(self._retention.run, stopping), stopping)
             self._guarded(tasks, "estate", self._follow_estate, stopping)
             self._guarded(tasks, "watchdog", partial(self._feed_watchdog, stopping), stopping)
             self._guarded(tasks, "starts", self._become_well, stopping)
@@ -375,6 +387,10 @@ class Agent:
     def _look_at_life(self) -> None:
         """This store may not go on, begins to gather, or was answered: works end or begin by what its life says now."""
         self._ending.set()
+
+    def _hub_site(self) -> str | None:
+        hub = self._compiled.estate.settings.hub
+        return hub.site if hub else None
 
     def _running(self) -> Running:
         return Running(

@@ -69,6 +69,7 @@ class Telemetry:
         self.records = self._counter("distctl_records", "Records read from sources", "flow", "result")
         self.settled = self._counter("distctl_deliveries_settled", "Deliveries that their target has", "target")
         self.parked = self._counter("distctl_deliveries_parked", "Deliveries set aside as dead letters", "target")
+        self.let_go = self._counter("distctl_events_let_go", "Events that the rule of retention let go")
         self.reloads = self._counter("distctl_estate_reloads", "Edits of the estate", "result")
 
     def expose(self) -> bytes:

@@ -126,8 +126,8 @@ def _before(taken_at: datetime, settled: timedelta, now: datetime) -> int:
 def let_go_items(connection: sqlite3.Connection, bound: Bound, *, limit: int) -> int:
     """Let go of up to `limit` items, the oldest of each stream that were acknowledged and are held; returns how many went.
 
-    A stream of a later epoch is touched only when those of the ended ones to the same peer are gone: a peer that finds the present
-    one begun further on knows that nothing of those before is left.
+    A stream of a later epoch is touched only when those of the ended ones to the same peer are gone: whoever finds that the
+    present one begins further on knows that nothing of those before is left.
     """
     here = life.get(connection)
     connection.execute(_SQL.note_first_sent)
@@ -190,9 +190,15 @@ def let_go_events(connection: sqlite3.Connection, bound: Bound, events: Iterable
     return len(gone)
 
 
-def let_go_arrivals(connection: sqlite3.Connection, upto: Seq) -> None:
-    """How far streams had come is known no further back than up to that event."""
-    connection.execute(_SQL.drop_arrivals, (upto,))
+def let_go_arrivals(connection: sqlite3.Connection, *, upto: Seq, limit: int) -> int:
+    """How far each stream of others had come is known no further back than `upto`; lets go of up to `limit` rows a stream."""
+    gone = 0
+    for stream in connection.execute(_SQL.arriving).fetchall():
+        rows = connection.execute(_SQL.oldest_arrivals, (*stream, limit + 1)).fetchall()
+        past = [seq for seq, event in rows if event <= upto]
+        if len(past) > 1:
+            gone += connection.execute(_SQL.drop_arrivals, (*stream, past[-1])).rowcount
+    return gone
 
 
 def _judge(connection: sqlite3.Connection, bound: Bound, events: Iterable[Seq]) -> tuple[list[Seq], list[Seq]]:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 
+from agent.sync.beyond import pass_over, told
 from agent.sync.collecting import collect
 from agent.sync.fencing import LinkFencedError, cure, put_up, standing_fence
 from agent.sync.frames import Frame, Segment, decode, encode
@@ -22,9 +23,9 @@ from agent.sync.gathering import has_just_answered
 from agent.sync.incoming import Incoming, TakenIn
 from agent.sync.needs import Fence, Presented, Reason, judge_nonce
 from agent.sync.standing import needs_of, standing
-from agent.sync.wire import VERSION, Head, Hello, Pull, PullReply, Push, PushReply, Welcome, agree, read
+from agent.sync.wire import VERSION, Head, Hello, Pull, PullReply, Push, PushReply, Welcome, WireHeld, agree, read
 from agent.sync.witness import Witness
-from state import audit, estates, life, peers, streams, unapplied
+from state import audit, estates, life, peers, retention, streams, unapplied
 from state.database import Database
 from state.group_commit import Unit
 from state.identities import Standing
@@ -156,6 +157,7 @@ class Hub:
         else:
             nonce = None if _has_used_a_nonce(peer) else peer.nonce  # the reply that gave it may have been lost
         streams.acknowledge(connection, peer.id, epoch=here.epoch, marks=needs.after)
+        pass_over(connection, here.site, peer, hello, now=self._clock.now())
         peers.hear(connection, peer, now=to_millis(self._clock.now()), said=hello.health)
         return self._introduce(connection, here, peers.ensure(connection, site), version, nonce=nonce)
 
@@ -216,6 +218,7 @@ class Hub:
             nonce=nonce,
             received=dict(streams.received(connection, peer.id, epoch=peer.epoch)),
             sent=dict(streams.sent(connection, peer.id, epoch=here.epoch)),
+            backed_up=_held(connection, peer),
         )
 
     def _recognise(self, connection: sqlite3.Connection, peer: Peer, epoch: int) -> Nonce:
@@ -245,6 +248,7 @@ class Hub:
             software=self._software,
             estate=self._estate,
             time=self._clock.now(),
+            **told(connection, peer),
             **further,
         )
 
@@ -282,6 +286,14 @@ def require_named(introduction: Hello | Welcome, site: str) -> None:
 def keep_estates(connection: sqlite3.Connection, documents: Mapping[EstateHash, bytes]) -> int:
     """Keep estates that came with a frame; returns how many were new. Raises `RejectedError` for one that is not its hash."""
     return sum(estates.keep(connection, estate_hash, document) for estate_hash, document in documents.items())
+
+
+def _held(connection: sqlite3.Connection, peer: Peer) -> WireHeld | None:
+    """What a site may let go, once it is old."""
+    held = retention.held_of(connection, peer.id)
+    if held is None:
+        return None
+    return WireHeld(taken_at=held.taken_at, streams=[(*stream, seq) for stream, seq in sorted(held.streams.items())])
 
 
 def _strange(here: Life, peer: Peer, hello: Hello) -> Fence | None:

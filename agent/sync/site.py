@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from agent.supervisor import first_in, sleep_unless, unless
+from agent.sync.beyond import pass_over, told
 from agent.sync.collecting import collect
 from agent.sync.fencing import LinkFencedError, cure, put_up
 from agent.sync.frames import Frame, decode, encode
@@ -25,9 +26,9 @@ from agent.sync.hub import keep_estates, require_named
 from agent.sync.incoming import Incoming, TakenIn
 from agent.sync.needs import Fence, Needs, Reason
 from agent.sync.standing import needs_of, standing
-from agent.sync.wire import VERSION, Hello, Pull, PullReply, Push, PushReply, Welcome, read
+from agent.sync.wire import VERSION, Hello, Pull, PullReply, Push, PushReply, Welcome, WireHeld, read
 from agent.sync.witness import Witness
-from state import audit, estates, life, peers, restore, streams, unapplied
+from state import audit, estates, life, peers, restore, retention, streams, unapplied
 from state.database import Database
 from state.group_commit import Unit
 from state.model.clock import Clock, to_millis
@@ -35,6 +36,7 @@ from state.model.errors import DistctlError, TransientError
 from state.model.ids import EstateHash
 from state.model.retry import RetryPolicy
 from state.model.stream import Nonce
+from state.retention import Held
 from state.streams import Marks
 
 _log = logging.getLogger("distctl.sync")
@@ -172,6 +174,7 @@ class SiteLink:
             estate=self._estate,
             nonce=peer.nonce,
             health=dict(self._health()),
+            **told(connection, peer),
         )
 
     def _adopted(self, welcome: Welcome, connection: sqlite3.Connection) -> None:
@@ -208,6 +211,7 @@ class SiteLink:
         if nonce is None:
             raise TransientError("the hub gave no nonce", hint="compare the versions of both agents", code="nonce")
         streams.acknowledge(connection, peer.id, epoch=here.epoch, marks=needs.after)
+        pass_over(connection, here.site, peer, welcome, now=self._clock.now())
         peers.hear(connection, peer, now=to_millis(self._clock.now()))
         return nonce, needs
 
@@ -293,6 +297,7 @@ class SiteLink:
                 return fence
             taken.add(came)
         taken.is_answer = has_just_answered(connection, life.get(connection), peer, reply.sent)
+        retention.be_told(connection, peer.id, _held(reply.backed_up))
         peers.issue(connection, peer, reply.nonce, attempt=self._secret())
         peers.hear(connection, peer, now=to_millis(self._clock.now()))
         return taken
@@ -306,3 +311,9 @@ class SiteLink:
         if isinstance(answer, Fence):
             raise LinkFencedError(answer, hint=cure(answer, hub=self._hub))
         return answer
+
+
+def _held(said: WireHeld | None) -> Held | None:
+    if said is None:
+        return None
+    return Held(taken_at=said.taken_at, streams={(epoch, tier): seq for epoch, tier, seq in said.streams})

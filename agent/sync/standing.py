@@ -6,10 +6,11 @@ import sqlite3
 from collections.abc import Mapping
 
 from agent.outcomes import CONTRACT as OUTCOME
+from agent.sync.beyond import after_passing
 from agent.sync.frames import FRAME_EVENTS
 from agent.sync.needs import Fence, Needs, Standing, compute_needs, held_of_ended
 from agent.sync.outgoing import Outgoing
-from state import streams
+from state import gaps, streams
 from state.life import Life
 from state.peers import Peer
 
@@ -53,7 +54,8 @@ def needs_of(
 
 
 def _resupply(connection: sqlite3.Connection, life: Life, peer: Peer, mine: Standing, theirs: Standing) -> int:
-    held = held_of_ended(mine, theirs)
+    begin = gaps.beginnings(connection, peer.id)
+    held = held_of_ended(mine, after_passing(theirs, life.epoch, begin))
     if held is None:
         return 0
     epoch, marks = held

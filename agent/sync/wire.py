@@ -18,7 +18,16 @@ from datetime import timedelta
 from typing import Annotated, Any, Final, Self, TypeVar
 
 import orjson
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 
 from agent.sync.audit_word import AuditWord
 from agent.sync.frames import mark_text, parse_mark
@@ -53,6 +62,7 @@ _BUSY: Final = 503
 _LARGEST: Final = 2**63 - 1
 _NONCE: Final = re.compile(r"[0-9]{1,18}\.[0-9A-Za-z_-]{1,64}")
 _SHOWN: Final = 500
+_MOST_STREAMS: Final = 1000
 
 
 def agree(theirs: int, *, ours: int = VERSION, oldest: int = OLDEST) -> int:
@@ -113,6 +123,39 @@ class Head(_Wire):
         return self.model_dump(mode="json")
 
 
+class WireBeginning(_Wire):
+    """Where a stream begins that was let go up to `mark`; the event there was recorded at `until`."""
+
+    epoch: Epoch
+    tier: Tier
+    mark: WireMark
+    until: AwareDatetime
+
+
+class WireGap(_Wire):
+    """Events of the other's stream that its sender held no more, as `state.gaps.Gap` has them."""
+
+    epoch: Epoch
+    tier: Tier
+    first: Annotated[int, Field(strict=True, ge=1, le=_LARGEST)]
+    last: Annotated[int, Field(strict=True, ge=1, le=_LARGEST)]
+    since: AwareDatetime | None = None
+    until: AwareDatetime
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> Self:
+        if self.last < self.first:
+            raise ValueError("a gap ends behind its beginning")
+        return self
+
+
+class WireHeld(_Wire):
+    """What the hub's last verified backup holds of a site's streams: (epoch, tier, sequence) of each."""
+
+    taken_at: AwareDatetime
+    streams: list[tuple[Epoch, Tier, Annotated[int, Field(ge=0, le=_LARGEST)]]]
+
+
 class _Introduction(Head):
     """An agent presents itself."""
 
@@ -125,6 +168,10 @@ class _Introduction(Head):
     received_before: Marks = {}
     epoch_ended: KnownEpoch = 0
     acknowledged_ended: Marks = {}
+    begins: list[WireBeginning] = Field(
+        [], max_length=_MOST_STREAMS, description="streams of which something was let go"
+    )
+    gaps: list[WireGap] = Field([], max_length=_MOST_STREAMS, description="what is missing here of the other's streams")
     estate: WireHash | None = Field(None, description="in force there")
     audit: AuditWord | None = None
 
@@ -212,6 +259,7 @@ class PullReply(Head):
     nonce: WireNonce
     received: Marks = {}
     sent: Marks | None = Field(None, description="where the streams that it hands down end")
+    backed_up: WireHeld | None = Field(None, description="what may be let go there, once it is old; None: nothing")
     audit: AuditWord | None = None
 
 

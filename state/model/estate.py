@@ -33,6 +33,7 @@ from state.model.retry import RetryPolicy
 
 NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$"
 _DURATION: Final = re.compile(r"^(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h|d)$", re.ASCII)
+_SHORTEST_RETENTION: Final = timedelta(days=7)
 _SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -289,6 +290,22 @@ class PersonSpec(_Part):
         return Person(id=identifier, name=self.name, grants=grants, uids=self.uids)
 
 
+class RetentionSpec(_Part):
+    """How long what is settled stays."""
+
+    settled: Duration = Field(
+        timedelta(days=30),
+        description="what had been settled for so long when the last verified backup was made, and is in it, goes; 7d at least",
+    )
+
+    @field_validator("settled")
+    @classmethod
+    def _is_long_enough(cls, settled: timedelta) -> timedelta:
+        if settled < _SHORTEST_RETENTION:
+            raise ValueError("must be 7d at least: a backup and whoever was away need that long to be put back")
+        return settled
+
+
 class EstateSettings(_Part):
     """`estate.yaml`: what holds for the whole company."""
 
@@ -299,6 +316,7 @@ class EstateSettings(_Part):
         default_factory=lambda: {1: 8, 2: 3, 3: 1}, description="shares of the relay; none starves"
     )
     hub: HubSpec | None = Field(None, description="an estate of more than one agent has one")
+    retention: RetentionSpec = RetentionSpec()
     people: dict[Name, PersonSpec] = Field(
         default_factory=dict, description="who may do what; with nobody here, whoever may open the agent's socket"
     )

@@ -95,14 +95,14 @@ UPDATE events
    SET raw_elsewhere = (SELECT sha256 FROM raw_documents r WHERE r.id = raw_id), raw_id = NULL
  WHERE seq IN (SELECT value FROM json_each(?));
 
+-- :name arriving
+SELECT peer_id, epoch, tier FROM streams_in;
+
+-- :name oldest_arrivals
+SELECT seq, event_seq FROM arrivals WHERE peer_id = ? AND epoch = ? AND tier = ? ORDER BY seq LIMIT ?;
+
 -- :name drop_arrivals
--- Of each stream all but the newest up to an event.
-DELETE FROM arrivals
- WHERE event_seq <= ?1
-   AND EXISTS (SELECT 1
-                 FROM arrivals newer
-                WHERE newer.peer_id = arrivals.peer_id AND newer.epoch = arrivals.epoch AND newer.tier = arrivals.tier
-                  AND newer.seq > arrivals.seq AND newer.event_seq <= ?1);
+DELETE FROM arrivals WHERE peer_id = ? AND epoch = ? AND tier = ? AND seq < ?;
 
 -- :name closed_records
 -- Records that were set aside and that a person closed.
