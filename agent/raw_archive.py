@@ -26,6 +26,7 @@ class RawArchive:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._copying = threading.Lock()
+        self._asked_for: set[str] = set()  # since this start: whoever asked commits a row that means the file
 
     def path_of(self, sha256: str) -> Path:
         """Where a document of that hash lies."""
@@ -38,12 +39,34 @@ class RawArchive:
         target = self.path_of(document.sha256)
         try:
             with self._copying:
+                self._asked_for.add(document.sha256)
                 if not target.exists():
                     _keep(document.path, target)
         except OSError as error:
             raise StoreError(
                 f"the raw document {document.name} cannot be kept in {self._folder}: {error.strerror}",
                 hint="free space there, or give the agent the right to write",
+                code="raw-archive",
+            ) from error
+
+    def remove(self, sha256: str) -> bool:
+        """Remove a document that nothing speaks of; answers False where it was kept since this start and may be needed again.
+
+        Blocks. Raises `StoreError`.
+        """
+        target = self.path_of(sha256)
+        try:
+            with self._copying:
+                if sha256 in self._asked_for:
+                    return False
+                target.unlink(missing_ok=True)
+                if target.parent.exists():
+                    sync_folder(target.parent)
+                return True
+        except OSError as error:
+            raise StoreError(
+                f"the raw document {sha256} cannot be removed from {self._folder}: {error.strerror}",
+                hint="give the agent the right to write there",
                 code="raw-archive",
             ) from error
 
