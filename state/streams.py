@@ -43,6 +43,20 @@ def append(connection: sqlite3.Connection, peer: PeerId, *, epoch: int, tier: in
     return end.seq - int(seq)
 
 
+def tier_for(connection: sqlite3.Connection, peer: PeerId, domain: str, *, epoch: int, tier: int) -> int:
+    """By which tier events of the order domain are sent to `peer`: `tier`, or the one before while some are under way by it.
+
+    Streams of two tiers overtake each other, and the events of a key must not.
+    """
+    row = connection.execute(_SQL.tier_under_way, (peer, domain, epoch)).fetchone()
+    return int(row[0]) if row else tier
+
+
+def note_domain(connection: sqlite3.Connection, peer: PeerId, domain: str, *, epoch: int, tier: int) -> None:
+    """Events of the order domain are the last of the stream."""
+    connection.execute(_SQL.note_domain, (peer, domain, epoch, tier))
+
+
 def sent(connection: sqlite3.Connection, peer: PeerId, *, epoch: int) -> Marks:
     """Where each stream to `peer` ends."""
     return _marks(connection.execute(_SQL.sent, (peer, epoch)))
@@ -124,6 +138,7 @@ def renumber(connection: sqlite3.Connection, *, ended: int, epoch: int) -> int:
         if is_again:
             connection.execute(_SQL.set_again, (peer, epoch, tier, moved))
         carried += moved
+    connection.execute(_SQL.move_domains, (None, epoch))
     return carried
 
 
@@ -195,6 +210,7 @@ def resupply(connection: sqlite3.Connection, peer: PeerId, *, epoch: int, held: 
         connection.execute(
             _SQL.set_again, (peer, epoch, tier, append(connection, peer, epoch=epoch, tier=tier, items=items))
         )
+    connection.execute(_SQL.move_domains, (peer, epoch))
     return len(lost)
 
 

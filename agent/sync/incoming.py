@@ -28,7 +28,7 @@ from state import dead_letters, inbox, streams, unapplied
 from state.dead_letters import Letter
 from state.inbox import Admitted, Arrival
 from state.lanes import list_lanes
-from state.model.canonical.reading import parse
+from state.model.canonical.reading import references_in
 from state.model.clock import Clock, to_millis
 from state.model.errors import ConfigError, DistctlError, NotFoundError, RejectedError
 from state.model.event import Environment, Event
@@ -155,7 +155,7 @@ class Incoming:
             lanes = self._wanting(connection, peer, one.event)
             here = [lane for lane in lanes if lane.site == self._here]
             wanted_at = {lane.site for lane in lanes} | self._answered(connection, one.event)
-            departures.append(Departure(one, tier, wanted_at))
+            departures.append(Departure(one, tier, wanted_at, self._domain(connection, one.event)))
             by_flow[one.event.flow].append((one, here))
             taken.owed.update(lane.name for lane in here)
         for flow, routed in by_flow.items():
@@ -176,6 +176,10 @@ class Incoming:
         if error is not None:
             self._set_aside(connection, peer, event, error)
         return error is None
+
+    def _domain(self, connection: sqlite3.Connection, event: Event) -> str:
+        flow = self._known.get(connection, event.estate).compiled.flows.get(event.flow)
+        return flow.spec.order_domain if flow else event.flow
 
     def _is_given_back(self, peer: Peer, event: Event) -> bool:
         """Whether an event was here in a life that ended: who sends it here does not have it from where it arose."""
@@ -266,7 +270,7 @@ def _references(event: Event) -> Sequence[tuple[str, str]]:
     if event.contract == OUTCOME:
         return ()
     try:
-        return parse(event.contract, event.data).references()
+        return references_in(event.contract, event.data)
     except (ConfigError, RejectedError):
         return ()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from agent.sync.recipients import recipients
 from state import life, peers, streams
 from state.inbox import Admitted
-from state.streams import Item
+from state.streams import Item, PeerId
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class Departure:
     event: Admitted
     tier: int
     wanted_at: Collection[str]
+    domain: str = ""  # in which the order of its key is kept; the flow's name where that is its own
 
 
 class Outgoing:
@@ -52,16 +53,21 @@ class Outgoing:
         """Append each event to the streams of its recipients, in the order given; returns who is to have something."""
         if self._hub is None:
             return frozenset()
-        leaving: defaultdict[tuple[str, int], list[Item]] = defaultdict(list)
+        epoch = life.get(connection).epoch
+        leaving: defaultdict[tuple[PeerId, int], list[Item]] = defaultdict(list)
+        tiers: dict[tuple[str, str], tuple[PeerId, int]] = {}
         for one in departures:
             sites = recipients(
                 here=self._here, hub=self._hub, second=self._second, wanted_at=one.wanted_at, came_from=came_from
             )
             for site in sites:
-                leaving[site, one.tier].append((one.event.seq, one.event.event.id, one.event.event.data))
-        if not leaving:
-            return frozenset()
-        epoch = life.get(connection).epoch
-        for (site, tier), items in sorted(leaving.items()):
-            streams.append(connection, peers.ensure(connection, site).id, epoch=epoch, tier=tier, items=items)
-        return frozenset(site for site, _ in leaving)
+                event, domain = one.event.event, one.domain or one.event.event.flow
+                if (site, domain) not in tiers:
+                    peer = peers.ensure(connection, site).id
+                    tiers[site, domain] = peer, streams.tier_for(connection, peer, domain, epoch=epoch, tier=one.tier)
+                leaving[tiers[site, domain]].append((one.event.seq, event.id, event.data))
+        for (peer, tier), items in sorted(leaving.items()):
+            streams.append(connection, peer, epoch=epoch, tier=tier, items=items)
+        for (_, domain), (peer, tier) in tiers.items():
+            streams.note_domain(connection, peer, domain, epoch=epoch, tier=tier)
+        return frozenset(site for site, _ in tiers)

@@ -80,9 +80,14 @@ def an_estate(
     north: str = "north",
     further: Mapping[str, tuple[str, int, Collection[str]]] | None = None,
     second: str | None = None,
+    bulk_tier: int = 3,
 ) -> CompiledEstate:
     """Two flows from planning in the north, of tier 1 and 3, to `targets`, and `further` ones. `north` is its site."""
-    named = {"reco": (f"{north}/planning", 1, targets), "bulk": (f"{north}/planning", 3, targets), **(further or {})}
+    named = {
+        "reco": (f"{north}/planning", 1, targets),
+        "bulk": (f"{north}/planning", bulk_tier, targets),
+        **(further or {}),
+    }
     flows = {
         name: {
             "flow": name,
@@ -168,7 +173,8 @@ class AgentAt:
             flow = self.compiled.flows[one.event.flow]
             wanting = route(one.event, flow)
             owe(connection, [(one, wanting)], lanes, flow=one.event.flow, came_in="a test", now=CLOCK.now())
-            departures.append(Departure(one, flow.spec.tier, {lane.site for lane in wanting}))
+            wanted_at = {lane.site for lane in wanting}
+            departures.append(Departure(one, flow.spec.tier, wanted_at, flow.spec.order_domain))
         return self.outgoing.send(connection, departures)
 
     async def delivers(self, target: str, *, says: bytes = b"") -> None:

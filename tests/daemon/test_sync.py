@@ -567,3 +567,20 @@ async def test_an_outcome_finds_its_way_through_a_restored_hub_that_has_lost_its
         await until(lambda: holds(restored.outcomes(), [("R-1", "south/wms")]))
         whole.start("north")
         await until(lambda: holds(north.outcomes(), [("R-1", "south/wms")]))
+
+
+async def test_a_flow_that_gets_another_tier_does_not_overtake_itself(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        north, south = whole.agents["north"], whole.agents["south"]
+        await north.arises(*[north.event("R-1", revision, flow="bulk") for revision in range(1, 1201)])
+        urgent = an_estate(bulk_tier=1)
+        await north.database.write(lambda connection: estates.adopt(connection, urgent.estate, now=1))
+        north.compiled = urgent
+        await north.arises(north.event("R-1", 1201, flow="bulk"))
+        whole.start("north", "south")
+        await until(lambda: holds(south.owes("south/wms"), story("R-1", *range(1, 1202))))
+        await whole.in_step()
+        await north.arises(north.event("R-1", 1202, flow="bulk"))
+        await whole.in_step()
+        tiers = await north.rows("SELECT tier, seq FROM streams_out ORDER BY tier")
+        assert tiers == [(1, 1), (3, 1201)], "once all is there it goes by its new tier"

@@ -21,3 +21,12 @@ CREATE TABLE arrivals (
   event_seq INTEGER NOT NULL,
   PRIMARY KEY (peer_id, epoch, tier, seq)
 ) STRICT, WITHOUT ROWID;
+
+-- By which tier an order domain was sent to a peer last, and up to where: with another tier it waits for what is under way.
+CREATE TABLE stream_domains (
+  peer_id INTEGER NOT NULL REFERENCES peers (id),
+  domain  TEXT    NOT NULL,
+  tier    INTEGER NOT NULL CHECK (tier BETWEEN 1 AND 3),
+  seq     INTEGER NOT NULL,
+  PRIMARY KEY (peer_id, domain)
+) STRICT, WITHOUT ROWID;

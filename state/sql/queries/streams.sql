@@ -128,3 +128,22 @@ SELECT ev.seq, ev.id, ev.data
 UPDATE streams_out
    SET seq = 0, chain = zeroblob(32), acked_seq = 0, let_go_seq = 0, let_go_chain = NULL, let_go_at = NULL
  WHERE peer_id = ? AND epoch = ?;
+
+-- :name tier_under_way
+-- The tier by which an order domain was sent last, where the peer does not have all of that.
+SELECT f.tier
+  FROM stream_domains f
+  JOIN streams_out s ON s.peer_id = f.peer_id AND s.epoch = ?3 AND s.tier = f.tier AND s.acked_seq < f.seq
+ WHERE f.peer_id = ?1 AND f.domain = ?2;
+
+-- :name note_domain
+INSERT INTO stream_domains (peer_id, domain, tier, seq)
+SELECT ?1, ?2, ?4, s.seq FROM streams_out s WHERE s.peer_id = ?1 AND s.epoch = ?3 AND s.tier = ?4
+ON CONFLICT (peer_id, domain) DO UPDATE SET tier = excluded.tier, seq = excluded.seq;
+
+-- :name move_domains
+-- The streams of an epoch were numbered anew: what is under way of a domain lies somewhere in them.
+UPDATE stream_domains
+   SET seq = coalesce((SELECT s.seq FROM streams_out s
+                        WHERE s.peer_id = stream_domains.peer_id AND s.epoch = ?2 AND s.tier = stream_domains.tier), 0)
+ WHERE ?1 IS NULL OR peer_id = ?1;
