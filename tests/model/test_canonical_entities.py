@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from state.model.canonical.entity import joined_key
 from state.model.canonical.purchase_order import PurchaseOrder
-from state.model.canonical.reading import parse
+from state.model.canonical.reading import parse, references_in
 from state.model.canonical.registry import ENTITIES, entity_type
 from state.model.canonical.writing import to_json_bytes, to_record
 from state.model.errors import ConfigError, RejectedError
@@ -311,6 +311,26 @@ leaves = st.one_of(
     st.sets(st.integers()), st.sampled_from(["1_000", "\u0661\u0662", "1e3", "-0", " x", "x\x00", "\ud800", "NaN", "KG"]),
     st.sampled_from(["2026-02-30", "0001-01-01", "9999-12-31", "2026-03-02T24:00Z", "2026-03-02T23:59:60Z"]),
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("contract", sorted(RECORDS))
+@given(data=st.data())
+@settings(max_examples=20, deadline=None)
+def test_what_a_document_names_is_found_in_its_bytes_too(contract: str, data: st.DataObject) -> None:
+    entity = parse(contract, data.draw(RECORDS[contract]))
+    assert references_in(contract, to_json_bytes(entity)) == entity.references()
+
+
+def test_an_order_names_the_recommendation_of_each_line_once() -> None:
+    lines = [{"reco_id": code} for code in ("R-2", "R-1", "R-2", None)]
+    found = references_in("purchase-order/1", orjson.dumps({"lines": [*lines, "spoiled", {}]}))
+    assert found == (("replenishment-recommendation", "R-2"), ("replenishment-recommendation", "R-1"))
+
+
+@pytest.mark.parametrize("raw", [b"{", b'{"customer_po": 4711}', b'{"customer_po": "4711 "}', b'{"customer_po": "\\u001b[2J"}'])
+def test_a_document_that_names_no_code_names_nothing(raw: bytes) -> None:
+    with pytest.raises(RejectedError):
+        references_in("sales-order/1", raw)
 
 
 def spoil(record: Any, path: list[int], leaf: Any) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
-from typing import Annotated, ClassVar, TypeVar
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -31,6 +32,8 @@ class Entity(Record):
 
     entity: ClassVar[str]
     version: ClassVar[int]
+    names: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Which fields name other documents: the path of a code (`lines.reco_id`), and the entity that it names."""
 
     @classmethod
     def contract(cls) -> str:
@@ -43,8 +46,9 @@ class Entity(Record):
         raise NotImplementedError
 
     def references(self) -> tuple[tuple[str, str], ...]:
-        """Other documents that this one names, as (entity, business key): what a trace follows."""
-        return ()
+        """Other documents that this one names, as (entity, business key), each once: what a trace follows."""
+        found = ((entity, key) for path, entity in self.names.items() for key in values_at(self, path, getattr))
+        return tuple(dict.fromkeys(found))
 
 
 Several = Annotated[tuple[_Item, ...], BeforeValidator(sequence), Field(max_length=MAXIMUM_PARTS)]
@@ -54,6 +58,17 @@ Several = Annotated[tuple[_Item, ...], BeforeValidator(sequence), Field(max_leng
 def joined_key(*parts: str | date | None) -> str:
     """A composite business key: parts joined by `/`, a missing one empty, `/` and `%` in a part as `%2F` and `%25`."""
     return "/".join("" if part is None else str(part).replace("%", "%25").replace("/", "%2F") for part in parts)
+
+
+def values_at(whole: object, path: str, field_of: Callable[[Any, str], object]) -> Iterator[Any]:
+    """What stands at a dotted path, in each item of the lists on the way; nothing where it is None."""
+    name, _, rest = path.partition(".")
+    part = field_of(whole, name)
+    for one in part if isinstance(part, list | tuple) else (part,):
+        if rest and one is not None:
+            yield from values_at(one, rest, field_of)
+        elif one is not None:
+            yield one
 
 
 def _at_least_nothing(quantity: Quantity) -> Quantity:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import PlainValidator, model_validator
@@ -78,6 +80,7 @@ class PurchaseOrder(Entity):
 
     entity: ClassVar[str] = "purchase-order"
     version: ClassVar[int] = 1
+    names: ClassVar[Mapping[str, str]] = MappingProxyType({"lines.reco_id": "replenishment-recommendation"})
 
     po_no: Code
     purpose: Purpose
@@ -101,11 +104,6 @@ class PurchaseOrder(Entity):
     def business_key(self) -> str:
         """The order number."""
         return self.po_no
-
-    def references(self) -> tuple[tuple[str, str], ...]:
-        """The recommendations that led to its lines."""
-        named = dict.fromkeys(line.reco_id for line in self.lines if line.reco_id is not None)
-        return tuple(("replenishment-recommendation", reco_id) for reco_id in named)
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:

@@ -11,10 +11,10 @@ import orjson
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from state.model.canonical.entity import Entity
+from state.model.canonical.entity import Entity, values_at
 from state.model.canonical.registry import entity_type
 from state.model.errors import BrokenRuleError, RejectedError
-from state.model.scalars import broken
+from state.model.scalars import broken, code_text
 from state.model.visible import visible
 
 MAXIMUM_BYTES: Final = 16 * 1024 * 1024
@@ -38,6 +38,29 @@ def parse(contract: str, data: bytes | Mapping[str, Any]) -> Entity:
     except ValidationError as error:
         problems = [_problem(kind, one) for one in error.errors(include_url=False)]
     raise _rejected(contract, problems)
+
+
+def references_in(contract: str, data: bytes) -> tuple[tuple[str, str], ...]:
+    """What `Entity.references` says, of JSON bytes that were parsed where they arose: only the codes are looked at again.
+
+    Raises `RejectedError` where they are no such document, `ConfigError` if there is no such contract.
+    """
+    names = entity_type(contract).names
+    if not names:
+        return ()
+    try:
+        record = orjson.loads(data)
+        found = [(kind, code_text(key)) for path, kind in names.items() for key in values_at(record, path, _field_of)]
+    except BrokenRuleError as error:
+        raise _rejected(contract, [error]) from error
+    except ValueError as error:
+        told = broken("valid JSON is needed", data[:200], hint=str(error)[:120], code="bad-json")
+        raise _rejected(contract, [told]) from error
+    return tuple(dict.fromkeys(found))
+
+
+def _field_of(part: object, name: str) -> object:
+    return part.get(name) if isinstance(part, dict) else None
 
 
 def _loaded(contract: str, data: bytes) -> object:

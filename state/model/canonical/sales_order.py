@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
+from types import MappingProxyType
 from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
@@ -67,6 +69,9 @@ class SalesOrder(Entity):
 
     entity: ClassVar[str] = "sales-order"
     version: ClassVar[int] = 1
+    names: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"channel_order_id": "channel-order", "customer_po": "customer-order"}
+    )
 
     so_no: Code
     channel: Code
@@ -90,11 +95,6 @@ class SalesOrder(Entity):
     def business_key(self) -> str:
         """The order number."""
         return self.so_no
-
-    def references(self) -> tuple[tuple[str, str], ...]:
-        """The names that the channel and the customer have for it."""
-        aliases = (("channel-order", self.channel_order_id), ("customer-order", self.customer_po))
-        return tuple((entity, key) for entity, key in aliases if key is not None)
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
