@@ -49,19 +49,18 @@ class Witness:
         self._shares_with = frozenset(shares_with)
         self._on_denied = on_denied
         self._heard: dict[str, AuditWord] = {}  # the last word of each peer
-        self._given: dict[str, AuditHead] = {}  # behind which entry of ours each was given more
+        self._given: dict[str, list[AuditHead]] = {}  # where the entries began that each was given last
 
     async def word(self, peer: str) -> AuditWord:
         """What is to be said to the agent of that site."""
         word = await self._database.read(partial(self._word, peer))
-        if word.rows:
-            self._given[peer] = word.after
+        self._given[peer] = _gives(word)
         return word
 
     async def owes(self, peer: str) -> bool:
-        """Whether there are entries for that peer which it was not given yet."""
-        word = await self._database.read(partial(self._word, peer))
-        return bool(word.rows) and self._given.get(peer) != word.after
+        """Whether there are entries for that peer which it was not given with the last word."""
+        gives = _gives(await self._database.read(partial(self._word, peer)))
+        return bool(gives) and gives != self._given.get(peer)
 
     async def hear(self, peer: str, *, epoch: int, said: AuditWord | None) -> bool:
         """Take in the word of a peer that lives in `epoch`. Answers whether it brought more than its head."""
@@ -237,6 +236,12 @@ class Witness:
 
     def _now(self) -> int:
         return to_millis(self._clock.now())
+
+
+def _gives(word: AuditWord) -> list[AuditHead]:
+    """The first of its own entries and of those it gives back."""
+    rows = [*word.rows[:1], *(word.returned.rows[:1] if word.returned else ())]
+    return [audit.head_of(row) for row in rows]
 
 
 def _before(known: AuditHead, head: AuditHead) -> int:

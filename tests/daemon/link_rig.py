@@ -303,6 +303,8 @@ class Estatewide:
         self.links: dict[str, SiteLink] = {}
         self.hub: Hub
         self.hub_fenced = 0
+        self.denied: list[str] = []  # sites whose denial is in force again at the hub
+        self.second = spec.second if (spec := compiled.estate.settings.hub) else None
         self._stores: dict[str, AsyncExitStack] = {}
         self.running: dict[str, tuple[asyncio.Event, asyncio.Task[None]]] = {}
 
@@ -330,6 +332,7 @@ class Estatewide:
                 health=dict,
                 on_owed=lambda _: None,
                 on_life=lambda: None,
+                is_second=agent.site == self.second,
             )
             agent.on_sent = lambda _: link.wake()
         return agent
@@ -346,6 +349,8 @@ class Estatewide:
             clock=CLOCK,
             on_owed=lambda _: None,
             on_life=self._count_fence,
+            second=self.second,
+            on_denied=lambda standing: self.denied.append(standing.site),
         )
 
     async def close(self, name: str) -> None:
