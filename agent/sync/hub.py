@@ -15,7 +15,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 
+from agent.identity.seal import Seal
 from agent.sync.beyond import pass_over, told
+from agent.sync.bundles import HubBundles
 from agent.sync.collecting import collect
 from agent.sync.fencing import LinkFencedError, cure, put_up, standing_fence
 from agent.sync.frames import Frame, Segment, decode, encode
@@ -25,7 +27,7 @@ from agent.sync.needs import Fence, Presented, Reason, judge_nonce
 from agent.sync.standing import needs_of, standing
 from agent.sync.wire import VERSION, Head, Hello, Pull, PullReply, Push, PushReply, Welcome, WireHeld, agree, read
 from agent.sync.witness import Witness
-from state import audit, estates, life, peers, retention, streams, unapplied
+from state import audit, estates, life, peers, retention, streams
 from state.database import Database
 from state.group_commit import Unit
 from state.identities import Standing
@@ -61,11 +63,13 @@ class Hub:
         on_life: Callable[[], None],
         second: str | None = None,
         on_denied: Callable[[Standing], None] = lambda _: None,
+        seal: Callable[[], Seal | None] = lambda: None,
         secret: Callable[[], str] = partial(secrets.token_hex, 16),
     ) -> None:
         """`on_owed` is told of targets with new deliveries, `on_life` when this store may not go on, or has been answered.
 
         The agent of the site `second` may have copies of this audit. `on_denied` is told of a denial that is in force again.
+        `seal` is the hub's own: without it no bundle is handed out, and no estate is taken from a site.
 
         `secret` makes what nobody can guess, of each nonce.
         """
@@ -79,6 +83,7 @@ class Hub:
         self._on_owed = on_owed
         self._on_life = on_life
         self._secret = secret
+        self._bundles = HubBundles(seal, clock)
         self._witness = Witness(
             database, clock=clock, keeps=True, shares_with={second} if second else (), on_denied=on_denied
         )
@@ -90,12 +95,17 @@ class Hub:
         for site in sites:
             self._news[site].set()
 
+    def answer_all(self) -> None:
+        """Answer every pull that waits: another estate is in force."""
+        self.wake(self._news)
+
     async def hello(self, site: str, hello: Hello) -> Welcome:
         """Compare both sides' marks. Raises `LinkFencedError`, `RejectedError`."""
         version = agree(hello.version)
         require_named(hello, site)
         welcome = await self._answer(site, partial(self._welcome, site, hello, version), name="sync.hello")
         self._sessions[site] = welcome.nonce or hello.nonce
+        self._bundles.greet(site)
         taken = await self._database.write(self._take_in_what_waited, name="sync.waited")
         self._on_owed(taken.owed)
         self.wake(taken.sent_to)
@@ -158,6 +168,7 @@ class Hub:
             nonce = None if _has_used_a_nonce(peer) else peer.nonce  # the reply that gave it may have been lost
         streams.acknowledge(connection, peer.id, epoch=here.epoch, marks=needs.after)
         pass_over(connection, here.site, peer, hello, now=self._clock.now())
+        self._bundles.outnumber(connection, hello)
         peers.hear(connection, peer, now=to_millis(self._clock.now()), said=hello.health)
         return self._introduce(connection, here, peers.ensure(connection, site), version, nonce=nonce)
 
@@ -167,7 +178,7 @@ class Hub:
         here, peer = life.get(connection), peers.ensure(connection, site)
         if fence := standing_fence(here, peer) or _other_life(peer, push):
             return self._fence(connection, peer, fence)
-        taken = self._take_in_estates(connection, frame)
+        taken = self._take_in_estates(connection, site, push, frame)
         for segment in frame.segments:
             came = self._incoming.take_in(connection, peer, segment)
             if isinstance(came, Reason):
@@ -180,12 +191,13 @@ class Hub:
             epoch=here.epoch,
             peer_epoch=peer.epoch,
             received=dict(streams.received(connection, peer.id, epoch=peer.epoch)),
-            wanted=sorted(unapplied.wanted(connection)),
+            wanted=self._bundles.wanted(connection, site),
         )
         return reply, taken
 
-    def _take_in_estates(self, connection: sqlite3.Connection, frame: Frame) -> TakenIn:
-        return self._take_in_what_waited(connection) if keep_estates(connection, frame.estates) else TakenIn()
+    def _take_in_estates(self, connection: sqlite3.Connection, site: str, push: Push, frame: Frame) -> TakenIn:
+        ours = self._bundles.ours(connection, site, push, frame)
+        return self._take_in_what_waited(connection) if keep_estates(connection, ours) else TakenIn()
 
     def _take_in_what_waited(self, connection: sqlite3.Connection) -> TakenIn:
         """At a hello too: its estate may have been adopted here meanwhile, or this version reads what the last one did not."""
@@ -219,6 +231,7 @@ class Hub:
             received=dict(streams.received(connection, peer.id, epoch=peer.epoch)),
             sent=dict(streams.sent(connection, peer.id, epoch=here.epoch)),
             backed_up=_held(connection, peer),
+            bundle=self._bundles.news(connection, pull),
         )
 
     def _recognise(self, connection: sqlite3.Connection, peer: Peer, epoch: int) -> Nonce:
@@ -248,6 +261,7 @@ class Hub:
             software=self._software,
             estate=self._estate,
             time=self._clock.now(),
+            bundle=self._bundles.head(connection),
             **told(connection, peer),
             **further,
         )

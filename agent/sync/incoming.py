@@ -49,6 +49,7 @@ class TakenIn:
     owed: set[str] = field(default_factory=set)  # targets with new deliveries
     sent_to: set[str] = field(default_factory=set)  # sites that are to have something of it
     is_answer: bool = False  # with this the peer has given back what it had
+    is_bundle: bool = False  # an estate of the hub may be there to be judged
 
     def add(self, other: TakenIn) -> None:
         """What another segment came to as well."""
@@ -132,7 +133,7 @@ class Incoming:
         self._admit(connection, peer, tier, now, taken, again)
         millis = to_millis(self._clock.now())
         for event, code in later:
-            detail = f"estate {event.estate} is not here yet"
+            detail = f"estate {event.estate} was never in force here"
             unapplied.add(
                 connection, [event], peer=peer.id, tier=tier, code=code, detail=detail, now=millis, again=again
             )

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from agent.supervisor import first_in, sleep_unless, unless
+from agent.sync import bundles
 from agent.sync.beyond import pass_over, told
 from agent.sync.collecting import collect
 from agent.sync.fencing import LinkFencedError, cure, put_up
@@ -28,7 +29,7 @@ from agent.sync.needs import Fence, Needs, Reason
 from agent.sync.standing import needs_of, standing
 from agent.sync.wire import VERSION, Hello, Pull, PullReply, Push, PushReply, Welcome, WireHeld, read
 from agent.sync.witness import Witness
-from state import audit, estates, life, peers, restore, retention, streams, unapplied
+from state import audit, estates, life, peers, restore, retention, streams
 from state.database import Database
 from state.group_commit import Unit
 from state.model.clock import Clock, to_millis
@@ -84,9 +85,11 @@ class SiteLink:
         on_owed: Callable[[Collection[str]], None],
         on_life: Callable[[], None],
         is_second: bool = False,
+        on_bundle: Callable[[], None] = lambda: None,
         secret: Callable[[], str] = partial(secrets.token_hex, 16),
     ) -> None:
-        """`on_owed` is told of targets with new deliveries, `on_life` when this store begins anew or was answered.
+        """`on_owed` is told of targets with new deliveries, `on_life` when this store begins anew or was answered, `on_bundle`
+        when an estate of the hub may be there to be judged.
 
         `health` is what the hub is told of this agent. A second agent keeps copies of the hub's audit.
 
@@ -105,6 +108,7 @@ class SiteLink:
         self._on_owed = on_owed
         self._on_life = on_life
         self._secret = secret
+        self._on_bundle = on_bundle
         self._witness = Witness(database, clock=clock, keeps=is_second, shares_with={hub})
         self._news = asyncio.Event()
         self._was_up = False  # since it was dialled last, a pull was answered
@@ -142,6 +146,7 @@ class SiteLink:
         self.trouble = None
         taken = await self._database.write(self._take_in_what_waited, name="sync.waited")
         self._on_owed(taken.owed)
+        self._on_bundle()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._push_on(nonce, needs.after, stopping), name="sync push")
             tasks.create_task(self._pull_on(stopping), name="sync pull")
@@ -173,7 +178,8 @@ class SiteLink:
             software=self._software,
             estate=self._estate,
             nonce=peer.nonce,
-            health=dict(self._health()),
+            health={**self._health(), **bundles.told(connection)},
+            bundle=bundles.last_received(connection),
             **told(connection, peer),
         )
 
@@ -212,6 +218,7 @@ class SiteLink:
             raise TransientError("the hub gave no nonce", hint="compare the versions of both agents", code="nonce")
         streams.acknowledge(connection, peer.id, epoch=here.epoch, marks=needs.after)
         pass_over(connection, here.site, peer, welcome, now=self._clock.now())
+        bundles.receive(connection, welcome.bundle)
         peers.hear(connection, peer, now=to_millis(self._clock.now()))
         return nonce, needs
 
@@ -236,9 +243,16 @@ class SiteLink:
         if peer is None:
             raise TransientError("the hub is not known here yet", hint="say hello first", code="hello")
         sent = dict(streams.sent(connection, peer.id, epoch=here.epoch))
-        head = Push(version=VERSION, epoch=here.epoch, peer_epoch=peer.epoch, nonce=nonce, sent=sent).to_head()
+        push = Push(
+            version=VERSION,
+            epoch=here.epoch,
+            peer_epoch=peer.epoch,
+            nonce=nonce,
+            sent=sent,
+            bundles=bundles.sealed(connection, wanted),
+        )
         segments = collect(connection, peer.id, epoch=here.epoch, after=after, weights=self._weights)
-        return Frame(head=head, segments=segments, estates=estates.documents(connection, hashes=wanted))
+        return Frame(head=push.to_head(), segments=segments, estates=estates.documents(connection, hashes=wanted))
 
     def _acknowledged(self, reply: PushReply, connection: sqlite3.Connection) -> None:
         here, peer = life.get(connection), peers.ensure(connection, self._hub)
@@ -262,6 +276,8 @@ class SiteLink:
             self._on_owed(taken.owed)
             if taken.is_answer:
                 self._on_life()
+            if taken.is_bundle:
+                self._on_bundle()
 
     def _pull(self, connection: sqlite3.Connection) -> Pull:
         here, peer = life.get(connection), peers.find(connection, self._hub)
@@ -275,16 +291,17 @@ class SiteLink:
             attempt=peer.attempt,
             received=dict(streams.received(connection, peer.id, epoch=peer.epoch)),
             sent=dict(streams.sent(connection, peer.id, epoch=here.epoch)),
-            wanted=sorted(unapplied.wanted(connection)),
+            wanted=bundles.wanted(connection),
             wait_seconds=WAIT_SECONDS,
-            health=dict(self._health()),
+            health={**self._health(), **bundles.told(connection)},
+            bundle=bundles.last_number(connection),
         )
 
     def _take_in(self, pull: Pull, frame: Frame, connection: sqlite3.Connection) -> TakenIn | Fence:
         reply, peer = read(PullReply, frame.head), peers.ensure(connection, self._hub)
         if peer.nonce != pull.nonce or reply.epoch != peer.epoch:
             raise TransientError("the hub was greeted anew meanwhile", hint="it is asked again", code="hello")
-        taken = TakenIn()
+        taken = TakenIn(is_bundle=bundles.receive(connection, reply.bundle) or bool(frame.estates))
         if keep_estates(connection, frame.estates):
             taken.add(self._take_in_what_waited(connection))
         for segment in frame.segments:

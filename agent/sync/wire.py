@@ -32,6 +32,7 @@ from pydantic import (
 from agent.sync.audit_word import AuditWord
 from agent.sync.frames import mark_text, parse_mark
 from agent.sync.needs import Fence, Reason, Standing
+from state.bundles import Bundle, BundleState
 from state.model.errors import (
     DeniedError,
     DistctlError,
@@ -156,6 +157,38 @@ class WireHeld(_Wire):
     streams: list[tuple[Epoch, Tier, Annotated[int, Field(ge=0, le=_LARGEST)]]]
 
 
+class BundleHead(_Wire):
+    """The estate that the hub has in force, in short: `state.bundles.Bundle` as it travels."""
+
+    number: int = Field(strict=True, ge=1, lt=_LARGEST)
+    estate: WireHash
+    adopted_by: str = Field(max_length=200, description="who put it in force at the hub")
+    adopted_at: AwareDatetime
+    seal: str = Field(pattern=r"^([0-9a-f]{2}){1,128}$", description="the hub's signature, hexadecimal")
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Self:
+        """The head of a bundle that is sealed."""
+        return cls(
+            number=bundle.number,
+            estate=bundle.estate,
+            adopted_by=bundle.adopted_by,
+            adopted_at=bundle.adopted_at,
+            seal=bundle.seal.hex(),
+        )
+
+    def bundle(self) -> Bundle:
+        """The bundle that came with this head."""
+        return Bundle(
+            number=self.number,
+            estate=self.estate,
+            adopted_by=visible(self.adopted_by),
+            adopted_at=self.adopted_at,
+            seal=bytes.fromhex(self.seal),
+            state=BundleState.CAME,
+        )
+
+
 class _Introduction(Head):
     """An agent presents itself."""
 
@@ -214,6 +247,7 @@ class Hello(_Introduction):
 
     nonce: WireNonce | None = Field(None, description="to be presented next; None: it was given none yet")
     health: dict[str, Any] = {}
+    bundle: BundleHead | None = Field(None, description="the last that the hub gave it")
 
 
 class Welcome(_Introduction):
@@ -224,6 +258,7 @@ class Welcome(_Introduction):
     begin_epoch: KnownEpoch = Field(
         0, description="the site was adopted: begin this epoch and say hello again; 0: go on"
     )
+    bundle: BundleHead | None = Field(None, description="in force at the hub, for the site to put in force")
 
 
 class Push(Head):
@@ -231,6 +266,9 @@ class Push(Head):
 
     nonce: WireNonce
     sent: Marks | None = Field(None, description="where the streams that it hands up end")
+    bundles: list[BundleHead] = Field(
+        [], description="under which the hub once had the estates in force that come along"
+    )
 
 
 class PushReply(Head):
@@ -251,6 +289,7 @@ class Pull(Head):
     wait_seconds: float = Field(0, ge=0, le=3600, description="how long the hub may wait for news before it answers")
     health: dict[str, Any] = {}
     audit: AuditWord | None = None
+    bundle: int | None = Field(None, ge=0, description="the number of the last one here; None: it takes no bundles")
 
 
 class PullReply(Head):
@@ -261,6 +300,7 @@ class PullReply(Head):
     sent: Marks | None = Field(None, description="where the streams that it hands down end")
     backed_up: WireHeld | None = Field(None, description="what may be let go there, once it is old; None: nothing")
     audit: AuditWord | None = None
+    bundle: BundleHead | None = Field(None, description="in force at the hub")
 
 
 Said = TypeVar("Said", bound=BaseModel)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
@@ -17,6 +18,8 @@ import orjson
 from agent.clock import SystemClock
 from agent.estate.compiled import CompiledEstate, compile_estate
 from agent.estate.known import KnownEstates
+from agent.identity.certificates import make_key
+from agent.identity.seal import Seal
 from agent.lanes import open_lanes
 from agent.outcomes import outcome_event
 from agent.owing import owe
@@ -26,7 +29,8 @@ from agent.sync.incoming import Incoming
 from agent.sync.outgoing import Departure, Outgoing
 from agent.sync.site import SiteLink
 from agent.sync.wire import Hello, Pull, PushReply, Welcome, read
-from state import estates, inbox, life, peers
+from state import bundles, estates, inbox, life, peers
+from state.bundles import Bundle, BundleState
 from state.database import Database
 from state.inbox import Arrival
 from state.lanes import list_lanes
@@ -111,6 +115,26 @@ def an_estate(
             }
         )
     )
+
+
+KEY = make_key()
+"""Of the authority of every hub in these tests."""
+
+
+def adopt_sealed(compiled: CompiledEstate, connection: sqlite3.Connection) -> None:
+    """Put an estate in force that the hub once had in force, in a life that it has forgotten."""
+    estates.adopt(connection, compiled.estate, now=1)
+    last = bundles.last(connection)
+    bundle = Bundle(
+        number=(last.number if last else 0) + 1,
+        estate=compiled.estate.hash,
+        adopted_by="ada",
+        adopted_at=CLOCK.now(),
+        state=BundleState.CAME,
+    )
+    seal = Seal.of_hub(KEY, compiled.estate.settings)
+    bundles.receive(connection, replace(bundle, seal=seal.put_on(bundle)))
+    bundles.settle(connection, bundle, BundleState.GOOD)
 
 
 class AgentAt:
@@ -298,6 +322,7 @@ class Estatewide:
     def __init__(self, folder: Path, compiled: CompiledEstate) -> None:
         self.folder = folder
         self.compiled = compiled
+        self.seal = Seal.of_hub(KEY, compiled.estate.settings)
         self.agents: dict[str, AgentAt] = {}
         self.wires: dict[str, Wire] = {}
         self.links: dict[str, SiteLink] = {}
@@ -351,6 +376,7 @@ class Estatewide:
             on_life=self._count_fence,
             second=self.second,
             on_denied=lambda standing: self.denied.append(standing.site),
+            seal=lambda: self.seal,
         )
 
     async def close(self, name: str) -> None:

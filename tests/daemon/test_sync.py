@@ -12,15 +12,29 @@ import orjson
 import pytest
 
 from agent.estate.compiled import CompiledEstate
+from agent.identity.seal import Seal
 from agent.sync.fencing import LinkFencedError
 from agent.sync.frames import decode, encode
 from agent.sync.needs import Reason
-from state import estates, life, peers, unapplied
+from state import bundles, estates, life, peers, unapplied
+from state.bundles import Bundle, BundleState
 from state.model.errors import RejectedError, TransientError
 from state.model.estate import hash_of
 from state.model.event import Environment, Event
 from state.model.ids import EstateHash
-from tests.daemon.link_rig import FROM_SOUTH, HUB, AgentAt, Estatewide, Wire, an_estate, estatewide, holds, until
+from tests.daemon.link_rig import (
+    CLOCK,
+    FROM_SOUTH,
+    HUB,
+    AgentAt,
+    Estatewide,
+    Wire,
+    adopt_sealed,
+    an_estate,
+    estatewide,
+    holds,
+    until,
+)
 
 _OLD = {Reason.REWOUND, Reason.FORKED, Reason.CLONED}
 """Why a store is fenced that is an old copy: which of its marks the hub looks at first depends on what was sent since."""
@@ -173,6 +187,8 @@ async def test_the_first_pull_of_a_life_may_be_given_up_and_asked_again(tmp_path
         await whole.stop("north")
         whole.start("north")
         await until(lambda: wire.calls == ["hello", "pull"] * 2 and len(wire.under_way) == 2)
+        await until(lambda: wire.calls[-1:] == ["pull"] and len(wire.under_way) == 2)
+        assert _calls(whole, "north") == 4, "a hello and a pull, twice"
         await until(lambda: _calls(whole, "north") >= 8)
         assert await whole.fence_of("north") == ("open", "")
 
@@ -289,7 +305,7 @@ async def test_an_event_of_an_estate_that_is_not_here_waits_for_it_with_the_newe
     async with estatewide(tmp_path) as whole:
         hub, north = whole.agents[HUB], whole.agents["north"]
         other = an_estate(owner="somebody else")
-        await north.database.write(partial(_adopt, other))
+        await north.database.write(partial(adopt_sealed, other))
         north.compiled, known = other, north.compiled
         await grow(whole, 1)
         north.compiled = known
@@ -422,6 +438,7 @@ async def test_an_estate_of_a_later_version_is_kept_and_its_events_wait(tmp_path
         document = orjson.dumps({**orjson.loads(whole.compiled.estate.to_json()), "weather": "fine"})
         later = hash_of(document)
         await north.database.write(lambda connection: estates.keep(connection, later, document))
+        await north.database.write(partial(_seal, later, whole.seal))
         await north.arises(replace(north.event("R-1", 1), estate=later), north.event("R-2", 1))
         whole.start("north")
         await until(lambda: holds(hub.rows("SELECT count(*) FROM estates"), [(2,)]))
@@ -430,6 +447,11 @@ async def test_an_estate_of_a_later_version_is_kept_and_its_events_wait(tmp_path
         await whole.in_step()
         assert await hub.rows("SELECT code FROM unapplied") == [("no-estate",)]
         assert whole.links["north"].trouble is None
+
+
+def _seal(estate: EstateHash, seal: Seal, connection: sqlite3.Connection) -> None:
+    bundle = Bundle(number=1, estate=estate, adopted_by="ada", adopted_at=CLOCK.now(), state=BundleState.CAME)
+    bundles.receive(connection, replace(bundle, seal=seal.put_on(bundle)))
 
 
 async def _push_once(whole: Estatewide, site: str) -> None:
@@ -519,7 +541,7 @@ async def test_more_estates_than_fit_a_frame_come_in_several(tmp_path: Path, mon
         hub, north, south = (whole.agents[site] for site in (HUB, "north", "south"))
         for revision in range(1, 6):
             north.compiled = an_estate(owner=f"somebody {revision}")
-            await north.database.write(partial(_adopt, north.compiled))
+            await north.database.write(partial(adopt_sealed, north.compiled))
             await grow(whole, revision, key=f"R-{revision}")
         hashes = [known for (known,) in await north.rows("SELECT hash FROM estates")]
         assert len(await north.database.read(partial(estates.documents, hashes=hashes))) == 1
@@ -574,7 +596,7 @@ async def test_a_flow_that_gets_another_tier_does_not_overtake_itself(tmp_path: 
         north, south = whole.agents["north"], whole.agents["south"]
         await north.arises(*[north.event("R-1", revision, flow="bulk") for revision in range(1, 1201)])
         urgent = an_estate(bulk_tier=1)
-        await north.database.write(lambda connection: estates.adopt(connection, urgent.estate, now=1))
+        await north.database.write(partial(adopt_sealed, urgent))
         north.compiled = urgent
         await north.arises(north.event("R-1", 1201, flow="bulk"))
         whole.start("north", "south")

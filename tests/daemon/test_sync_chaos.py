@@ -20,7 +20,18 @@ import pytest
 from agent.estate.compiled import CompiledEstate
 from state import estates
 from state.model.event import Event
-from tests.daemon.link_rig import FROM_HQ, FROM_SOUTH, HUB, SITES, AgentAt, Estatewide, an_estate, estatewide, until
+from tests.daemon.link_rig import (
+    FROM_HQ,
+    FROM_SOUTH,
+    HUB,
+    SITES,
+    AgentAt,
+    Estatewide,
+    adopt_sealed,
+    an_estate,
+    estatewide,
+    until,
+)
 
 _STEPS: Final = 150
 _FURTHER: Final = {**FROM_HQ, **FROM_SOUTH}
@@ -138,10 +149,10 @@ class Chaos:
             self._start(site)
 
     async def _adopt_elsewhere(self) -> None:
-        """A site's people are ahead of the hub's."""
+        """A site has an estate of the hub that the hub itself has lost."""
         site = self._dice.choice(("north", "south"))
         other = an_estate(owner=f"somebody {self._revision}", further=_FURTHER)
-        await self.whole.agents[site].database.write(partial(_adopt, other))
+        await self.whole.agents[site].database.write(partial(adopt_sealed, other))
         self.whole.agents[site].compiled = self._compiled[site] = other
 
     async def _adopt_everywhere(self) -> None:
