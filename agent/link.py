@@ -6,10 +6,11 @@ Which of the three it is holds until a restart; everything else follows the esta
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from agent.errand import Answered, Elsewhere, Question
 from agent.estate.compiled import CompiledEstate
 from agent.works import Ground
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 OnOwed = Callable[[Collection[str]], None]
 """Told of targets with new deliveries."""
 
+AnswersHub = Callable[[Question], Awaitable[Answered]]
+"""Answers somebody at the hub."""
+
 
 class Link(Protocol):
     """The link of an agent with others. Changes of the estate are told by `adopt`."""
@@ -26,6 +30,11 @@ class Link(Protocol):
     @property
     def identity(self) -> HubIdentity | None:
         """Who may call; of a hub that listens."""
+        ...
+
+    @property
+    def elsewhere(self) -> Elsewhere | None:
+        """The other sites, of a hub."""
         ...
 
     @property
@@ -47,11 +56,18 @@ class Link(Protocol):
 
 
 def link_of(
-    ground: Ground, compiled: CompiledEstate, data: Path, *, on_owed: OnOwed, on_life: Callable[[], None]
+    ground: Ground,
+    compiled: CompiledEstate,
+    data: Path,
+    *,
+    on_owed: OnOwed,
+    on_life: Callable[[], None],
+    answer: AnswersHub,
 ) -> Link:
     """The link of the agent of `ground.site`, with its identity in the folder `data`.
 
-    `on_life`: this store may not go on, begins to gather or was answered.
+    `on_life`: this store may not go on, begins to gather or was answered. `answer` puts what somebody at the hub asks to this
+    agent's own control API.
     """
     hub = compiled.estate.settings.hub
     if hub is None:
@@ -60,13 +76,14 @@ def link_of(
 
     if hub.site == ground.site:
         return HubLink(ground, compiled, data, hub, on_owed=on_owed, on_life=on_life)
-    return HubDialler(ground, compiled, data, hub, on_owed=on_owed, on_life=on_life)
+    return HubDialler(ground, compiled, data, hub, on_owed=on_owed, on_life=on_life, answer=answer)
 
 
 class NoLink:
     """An agent that stands alone."""
 
     identity: HubIdentity | None = None
+    elsewhere: Elsewhere | None = None
     troubles: list[str] = []  # noqa: RUF012  nothing is ever added
 
     def adopt(self, compiled: CompiledEstate) -> None:

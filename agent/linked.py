@@ -13,22 +13,31 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+from agent.errand import Answered, Elsewhere, Question
 from agent.estate.compiled import CompiledEstate
 from agent.estate.known import KnownEstates
 from agent.identity.hub import HubIdentity
 from agent.identity.listener import Listener
 from agent.identity.site import SiteIdentity
-from agent.link import OnOwed
+from agent.link import AnswersHub, OnOwed
 from agent.supervisor import sleep_unless
+from agent.sync.errand_runner import ErrandRunner
+from agent.sync.errands import Errands
+from agent.sync.fencing import standing_fence
 from agent.sync.https import DEAD_AFTER, HttpsExchange, add_routes
 from agent.sync.hub import Hub
 from agent.sync.incoming import Incoming
 from agent.sync.outgoing import Outgoing
 from agent.sync.site import SiteLink
 from agent.works import Ground
+from state import life, peers
 from state.identities import Standing
-from state.model.errors import DistctlError, NotFoundError
+from state.life import Life
+from state.model.errors import DistctlError, NotConnectedError, NotFoundError
 from state.model.estate import HubSpec
+from state.model.suggestion import suggestion
+from state.model.visible import visible
+from state.peers import Peer
 
 _LOOKS_AGAIN_AFTER: Final = 5.0
 
@@ -52,6 +61,8 @@ class HubLink:
         self._on_owed = on_owed
         self._on_life = on_life
         self._compiled = compiled
+        self._errands = Errands(ground.clock.monotonic)
+        self._errands.wake = self.wake
         self._hub = self._make_hub(compiled)
         self.troubles: list[str] = []
         self.identity: HubIdentity | None = None
@@ -59,11 +70,31 @@ class HubLink:
 
     def adopt(self, compiled: CompiledEstate) -> None:
         """Sites are greeted anew under the new estate."""
-        self._compiled, self._hub = compiled, self._make_hub(compiled)
+        before, self._compiled = self._hub, compiled
+        self._hub = self._make_hub(compiled)
+        before.answer_all()
 
     def wake(self, sites: Iterable[str]) -> None:
         """Answer the pulls of these sites."""
         self._hub.wake(sites)
+
+    @property
+    def elsewhere(self) -> Elsewhere:
+        """The sites that this hub can ask."""
+        return self
+
+    async def ask(self, site: str, question: Question) -> Answered:
+        """Put a question to the agent of a site: `agent.errand.Elsewhere`."""
+        sites = self._compiled.estate.sites
+        if site not in sites:
+            raise NotFoundError(f"there is no site {visible(site)}", hint=suggestion(site, sites), code="unknown-site")
+        here, peer = await self._ground.database.read(
+            lambda connection: (life.get(connection), peers.find(connection, site))
+        )
+        if self._errands.is_there(site) and (peer is None or standing_fence(here, peer) is None):
+            return await self._errands.ask(site, question)
+        message, hint = _why_not(site, here, peer)
+        raise NotConnectedError(message, hint=hint, code="site-offline")
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Listen. Raises `ConfigError` where it cannot."""
@@ -94,6 +125,7 @@ class HubLink:
             on_life=self._on_life,
             second=settings.hub.second if settings.hub else None,
             on_denied=self._know_denied,
+            errands=self._errands,
         )
 
     def _know_denied(self, standing: Standing) -> None:
@@ -105,6 +137,7 @@ class HubDialler:
     """A site: it dials the hub, as soon as it is enrolled."""
 
     identity: HubIdentity | None = None
+    elsewhere: Elsewhere | None = None
 
     def __init__(
         self,
@@ -115,6 +148,7 @@ class HubDialler:
         *,
         on_owed: OnOwed,
         on_life: Callable[[], None],
+        answer: AnswersHub,
     ) -> None:
         self._ground = ground
         self._compiled = compiled
@@ -122,6 +156,7 @@ class HubDialler:
         self._spec = spec
         self._on_owed = on_owed
         self._on_life = on_life
+        self._errands = ErrandRunner(answer, ground.database, hub=spec.site, clock=ground.clock)
         self._link: SiteLink | None = None
         self._missing = ""
         self._again = asyncio.Event()  # the estate changed, or the agent stops
@@ -156,6 +191,7 @@ class HubDialler:
             self._missing = ""
             async with asyncio.TaskGroup() as tasks:
                 renewing = tasks.create_task(identity.keep_renewed(stopping), name="identity")
+                tasks.create_task(self._errands.work(stopping), name="errands")
                 await self._dial(identity, stopping)
                 renewing.cancel()
 
@@ -165,12 +201,14 @@ class HubDialler:
             self._again.clear()
             exchange = HttpsExchange(identity.client(deadline=DEAD_AFTER), hub=self._spec.site)
             try:
+                self._errands.exchange = exchange
                 link = self._link = self._make_link(exchange)
                 async with asyncio.TaskGroup() as tasks:
                     ended = tasks.create_task(self._end_with(stopping), name="sync end")
                     await link.run(self._again)
                     ended.cancel()
             finally:
+                self._errands.exchange = None
                 await exchange.close()
 
     async def _end_with(self, stopping: asyncio.Event) -> None:
@@ -193,6 +231,7 @@ class HubDialler:
             on_owed=self._on_owed,
             on_life=self._on_life,
             is_second=settings.hub is not None and settings.hub.second == ground.site,
+            errands=self._errands,
         )
 
     def _health(self) -> dict[str, Any]:
@@ -201,6 +240,16 @@ class HubDialler:
             "units_queued": self._ground.database.queued,
             "clock": self._ground.clock.now().isoformat(),
         }
+
+
+def _why_not(site: str, here: Life, peer: Peer | None) -> tuple[str, str]:
+    """Why a site cannot be asked now, and what a person does about it."""
+    hint = "nothing was done; `distctl agents show` says how it stands"
+    if peer is None or peer.heard_at is None:
+        return f"the agent of {site} was never heard", f"nothing was done; `distctl agents invite {site}` lets it in"
+    fence = standing_fence(here, peer)
+    why = f"is fenced ({fence.detail})" if fence else "is not connected"
+    return f"the agent of {site} {why}, and was last heard {peer.heard_at:%Y-%m-%d %H:%M:%SZ}", hint
 
 
 def _incoming(ground: Ground, compiled: CompiledEstate, hub: HubSpec) -> Incoming:

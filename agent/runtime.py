@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from agent import crash_points
+from agent.allow_list import AllowList
 from agent.backup import Backups
 from agent.backup_folder import row_of
 from agent.clock import SystemClock
@@ -32,6 +33,7 @@ from agent.control.schema import BackupRow
 from agent.control.server import ControlServer
 from agent.control.store_desk import Running, StoreDesk
 from agent.crash_points import CrashPoint
+from agent.errand import Answered, Question
 from agent.estate.check import load_checked
 from agent.estate.compiled import CompiledEstate, compile_estate
 from agent.estate.watch import watch
@@ -54,6 +56,7 @@ from state.model.errors import (
     ConfigError,
     ConflictError,
     DistctlError,
+    InvariantError,
     StoreCorruptError,
     StoreError,
     StoreInDoubtError,
@@ -132,8 +135,14 @@ class Agent:
     ) -> None:
         self._options = options
         self._link: Link = link_of(
-            ground, compiled, options.data, on_owed=self._wake_targets, on_life=self._look_at_life
+            ground,
+            compiled,
+            options.data,
+            on_owed=self._wake_targets,
+            on_life=self._look_at_life,
+            answer=self._answer_hub,
         )
+        self._control: ControlServer | None = None
         self._ground = ground = replace(ground, on_sent=self._link.wake)
         self._compiled = compiled
         self._fatal = fatal
@@ -195,7 +204,7 @@ class Agent:
         await ground.database.write(self._start, name="runtime.start")
         await self._adopt(self._compiled, by="agent")
         await self._reaper.sweep()
-        server = self._server()
+        server = self._control = self._server()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch_store(stopping), name="store")
             self._guarded(tasks, "control", partial(server.serve, stopping), stopping)
@@ -350,8 +359,21 @@ class Agent:
 
     def _server(self) -> ControlServer:
         database, running = self._ground.database, self._running()
-        gate = Gate(StoreRegister(database), site=running.site, estate=running.estate, clock=running.clock)
-        return ControlServer(StoreDesk(database, running), socket_in(self._options.data), gate)
+        gate = Gate(
+            StoreRegister(database),
+            site=running.site,
+            estate=running.estate,
+            clock=running.clock,
+            allowed_to_hub=partial(AllowList.read, self._options.data),
+        )
+        return ControlServer(StoreDesk(database, running), socket_in(self._options.data), gate, self._link.elsewhere)
+
+    async def _answer_hub(self, question: Question) -> Answered:
+        """Put what somebody at the hub asks to our own control API."""
+        hub = self._compiled.estate.settings.hub
+        if self._control is None or hub is None:
+            raise InvariantError("a link is up and there is no control API", code="no-control")
+        return await self._control.answer(question, hub=hub.site)
 
     # Stopping.
 

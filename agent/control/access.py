@@ -25,7 +25,7 @@ from state.database import Database
 from state.model.clock import Clock, from_millis, to_millis
 from state.model.errors import DeniedError, DistctlError, InvariantError
 from state.model.estate import Estate
-from state.model.people import ALLOWED, Action, Decision, People, Standing, Subject, decide
+from state.model.people import ALLOWED, Action, Decision, People, Standing, Subject, Vouched, decide
 from state.tokens import Token
 
 REPEATED_WITHIN_SECONDS: Final = 60.0
@@ -36,12 +36,16 @@ MOST_CALLERS: Final = 1_000
 
 _LOG: Final = logging.getLogger("distctl.control")
 _ACTION: Final = "x-distctl-action"
+_ONLY_HERE: Final = "x-distctl-only-here"
 _BEARER: Final = re.compile(r"bearer +(\S+) *", re.IGNORECASE | re.ASCII)
 
 
-def needs(action: Action) -> dict[str, Any]:
-    """What a route says of itself: `@app.get("/v1/status", **needs(Action.READ))`. OpenAPI shows it."""
-    return {"openapi_extra": {_ACTION: action.value}}
+def needs(action: Action, *, only_here: str = "") -> dict[str, Any]:
+    """What a route says of itself: `@app.get("/v1/status", **needs(Action.READ))`. OpenAPI shows it.
+
+    `only_here` is why the agent of another site cannot be asked for it through the hub; empty: it can.
+    """
+    return {"openapi_extra": {_ACTION: action.value, **({_ONLY_HERE: only_here} if only_here else {})}}
 
 
 def action_of(route: Any) -> Action:
@@ -52,13 +56,23 @@ def action_of(route: Any) -> Action:
     return Action(action)
 
 
+def only_here(route: Any) -> str:
+    """Why a route is for callers at its own agent; empty where it is not."""
+    return str((getattr(route, "openapi_extra", None) or {}).get(_ONLY_HERE, ""))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """What a transport knows of a caller: the account or the address they come from, and the header that they sent."""
+    """What a transport knows of a caller: the account or the address they come from, and the header that they sent.
+
+    Of a caller at the hub it knows whom the hub vouches for, and the hub's site.
+    """
 
     user: str
     uid: int | None = None  # of an account of this machine; None for whoever comes from elsewhere
     authorization: str | None = None
+    vouched: Vouched | None = None
+    via: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +116,18 @@ class Register(Protocol):
         ...
 
 
+class AllowedToHub(Protocol):
+    """What this site lets people at the hub do. Raises `DeniedError`."""
+
+    def require_commands(self) -> None:
+        """They may have something changed."""
+        ...
+
+    def require_payloads(self) -> None:
+        """They may read what events and records say."""
+        ...
+
+
 class StoreRegister:
     """The register in the agent's own store."""
 
@@ -132,28 +158,46 @@ class Gate:
         estate: Callable[[], Estate],
         clock: Clock,
         own_uid: int | None = None,
+        allowed_to_hub: Callable[[], AllowedToHub] | None = None,
     ) -> None:
-        """`estate` is the one in force now; `own_uid` is the agent's own account, default that of this process."""
+        """`estate` is the one in force now; `own_uid` is the agent's own account, default that of this process.
+
+        `allowed_to_hub` is what the site's own people let the hub do at this moment; None: everything.
+        """
         self._register = register
         self._site = site
         self._estate = estate
         self._clock = clock
+        self._allowed_to_hub = allowed_to_hub
         self._house = frozenset({0, os.geteuid() if own_uid is None else own_uid})
         self._tally = _Tally()
 
-    async def admit(self, credentials: Credentials, action: Action, name: str) -> Call:
-        """The call, if it may go on. Raises `DeniedError`, audited; `StoreError` where a token cannot be looked up."""
+    @property
+    def site(self) -> str:
+        """Whose agent's gate it is."""
+        return self._site
+
+    async def admit(self, credentials: Credentials, action: Action, name: str, *, at: str | None = None) -> Call:
+        """The call, if it may go on. Raises `DeniedError`, audited; `StoreError` where a token cannot be looked up.
+
+        `at` is the site that it concerns, where that is another one: who is root here is nobody there.
+        """
         await self._write(self._tally.due(self._clock.monotonic()))
         estate = self._estate()
         people = estate.settings.directory
-        subject, decision = self._account(credentials, people), ALLOWED
+        site = at or self._site
+        subject, decision = self._caller(credentials, people), ALLOWED
         # Health is answered to a wrong token too, and while the store does not answer.
         if credentials.authorization is not None and action is not Action.HEALTH:
             subject, decision = await self._bearer(credentials.authorization, people, shown_by=subject)
+        if site != self._site:
+            subject = people.behind_another_agent(subject.vouched)
         if decision.is_allowed:
-            site = estate.sites.get(self._site)
-            decision = decide(subject, action, self._site, forbidden=site.forbids if site else ())
-        call = Call(subject=subject, credentials=credentials, action=action, site=self._site, name=name)
+            spec = estate.sites.get(site)
+            decision = decide(subject, action, site, forbidden=spec.forbids if spec else ())
+        if decision.is_allowed and credentials.vouched is not None:
+            decision = self._of_the_site(action)
+        call = Call(subject=subject, credentials=credentials, action=action, site=site, name=name)
         await self.uphold(decision, call)
         return call
 
@@ -178,7 +222,20 @@ class Gate:
         """Write the counts that no later call will write."""
         await self._write(self._tally.rest())
 
-    def _account(self, credentials: Credentials, people: People) -> Subject:
+    def _of_the_site(self, action: Action) -> Decision:
+        """What the site's own people say of a call from the hub."""
+        if self._allowed_to_hub is None or action in {Action.HEALTH, Action.READ}:
+            return ALLOWED
+        allowed = self._allowed_to_hub()
+        try:
+            allowed.require_payloads() if action is Action.READ_PAYLOADS else allowed.require_commands()
+        except DeniedError as error:
+            return _refused(error.code, f"{self._site} refuses: {error.message}", error.hint)
+        return ALLOWED
+
+    def _caller(self, credentials: Credentials, people: People) -> Subject:
+        if credentials.vouched is not None:
+            return people.behind_another_agent(credentials.vouched, via=credentials.via)
         if credentials.uid is None:
             return Subject(name=credentials.user, standing=Standing.STRANGER)
         is_house = credentials.uid in self._house
@@ -221,7 +278,7 @@ class Gate:
                 _LOG.error("a refusal is not in the audit: %s", error)
 
 
-_Kind: TypeAlias = tuple[str, int | None, Action, str]
+_Kind: TypeAlias = tuple[str, int | None, Action, str, str]
 
 
 class _Tally:
@@ -232,9 +289,9 @@ class _Tally:
 
     def is_new(self, refusal: Refusal, *, now: float) -> bool:
         """Whether it is to be written now. Otherwise it is counted."""
-        kind: _Kind = (refusal.actor, refusal.uid, refusal.action, refusal.code)
+        kind: _Kind = (refusal.actor, refusal.uid, refusal.action, refusal.site, refusal.code)
         if kind not in self._said and len(self._said) >= MOST_CALLERS:
-            kind = ("others", None, refusal.action, refusal.code)
+            kind = ("others", None, refusal.action, "", refusal.code)
         if kind not in self._said:
             self._said[kind] = (now + REPEATED_WITHIN_SECONDS, refusal)
             return True

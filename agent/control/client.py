@@ -58,8 +58,12 @@ Model = TypeVar("Model", bound=BaseModel)
 Row = TypeVar("Row", bound=BaseModel)
 
 _DEADLINE_SECONDS: Final = 10.0
+_TO_SAY_SO: Final = 2.0
 _LARGEST_PAGE: Final = 1000
 _LARGEST_ANSWER: Final = 64 * 1024 * 1024
+_PROBLEM_TYPE: Final = "application/problem+json"
+_SITE: Final = "distctl-site"  # as `agent.control.afar` has them, which takes long to import
+_WITHIN: Final = "distctl-within"
 _ERROR_OF_EXIT_CODE: Final[dict[int, type[DistctlError]]] = {
     2: ConfigError,
     3: NotFoundError,
@@ -71,11 +75,11 @@ _ERROR_OF_EXIT_CODE: Final[dict[int, type[DistctlError]]] = {
 
 
 class ControlClient:
-    """Asks the agent behind the socket at `path`, and where `site` is given believes the agent of that site only.
+    """Asks the agent behind the socket at `path`, or through it that of `site`, where it is the hub of that site.
 
     With a `token` it asks as whom that was made for, else as the account it runs under. Every method raises `NotConnectedError`
     where no agent answers, `ConfigError` where another site's does, and otherwise what the agent raised: `NotFoundError`,
-    `DeniedError`, `ConflictError`, `StoreError`, `ConfigError`.
+    `DeniedError`, `ConflictError`, `StoreError`, `ConfigError`, `InDoubtError`.
     """
 
     def __init__(
@@ -85,7 +89,11 @@ class ControlClient:
         self.path = path
         self._site = site
         self._deadline = deadline
-        self._headers = {"Connection": "close", **({} if token is None else {"Authorization": _bearer(token)})}
+        self._headers = {
+            "Connection": "close",
+            **({} if token is None else {"Authorization": _bearer(token)}),
+            **({} if site is None else {_SITE: _one_line(site)}),
+        }
 
     def status(self) -> Status:
         """The agent in one answer."""
@@ -153,8 +161,8 @@ class ControlClient:
 
     def health(self) -> Health:
         """Whether the agent works; an answer of "no" is an answer."""
-        status, body = self._exchange("GET", "/health")
-        if status not in {200, 503}:
+        status, body, is_problem = self._exchange("GET", "/health")
+        if status not in {200, 503} or is_problem:
             raise self._error(status, body)
         return self._parse(Health, body)
 
@@ -258,23 +266,27 @@ class ControlClient:
         )
 
     def _answer(self, method: str, target: str, *, deadline: float | None = None) -> bytes:
-        status, body = self._exchange(method, target, deadline=deadline)
+        status, body, _ = self._exchange(method, target, deadline=deadline)
         if status >= 400:
             raise self._error(status, body)
         return body
 
-    def _exchange(self, method: str, target: str, *, deadline: float | None = None) -> tuple[int, bytes]:
+    def _exchange(self, method: str, target: str, *, deadline: float | None = None) -> tuple[int, bytes, bool]:
+        """The status, the body, and whether the body is a `Problem`."""
         connection = HTTPConnection("distctl")
         may_have_changed = False
+        seconds = self._deadline if deadline is None else deadline
+        headers = {**self._headers, _WITHIN: f"{seconds:.3f}"} if self._site else self._headers
         try:
-            connection.sock = connect(self.path, timeout=self._deadline if deadline is None else deadline)
+            # A hub that waits for the site in vain has still to say so.
+            connection.sock = connect(self.path, timeout=seconds + _TO_SAY_SO if self._site else seconds)
             may_have_changed = method != "GET"
-            connection.request(method, target, headers=self._headers)
+            connection.request(method, target, headers=headers)
             response = connection.getresponse()
             body = response.read(_LARGEST_ANSWER)
             if response.length:  # the agent ended in the middle, or says more than any agent has to say
                 raise IncompleteRead(body)
-            return response.status, body
+            return response.status, body, response.headers.get_content_type() == _PROBLEM_TYPE
         except (OSError, HTTPException) as error:
             raise (_in_doubt if may_have_changed else _not_connected)(self.path, error) from error
         finally:
@@ -324,6 +336,11 @@ def _bearer(token: str) -> str:
         hint = "it was cut off, or is of something else: a token is `distctl_` and 43 characters"
         raise DeniedError("what was given is no token", hint=hint, code="token-garbled")
     return f"Bearer {token}"
+
+
+def _one_line(site: str) -> str:
+    """A site as a header takes it; what is no name of a site is none that any agent has."""
+    return site if site.isascii() and site.isprintable() else "?"
 
 
 def _other_site(path: Path, wanted: str, found: str) -> ConfigError:

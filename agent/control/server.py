@@ -1,7 +1,8 @@
 """The control API: FastAPI over a `Desk`, on a Unix socket, with every caller known by the operating system or a token.
 
 Each route says what it does (`needs`), and before it runs the gate decides whether its caller may. What a call carries is its
-path and its query, which are bounded: no body is read, so none is read of somebody who may do nothing.
+path and its query, which are bounded: no body is read, so none is read of somebody who may do nothing. A call that names another
+site is passed on by the hub (`agent.control.afar`), and comes in at that site's agent through these same routes.
 
 Concurrency: requests run as tasks of the agent's loop; the desk's reads run on the store's reader threads. The server touches no
 signals: the runtime owns them. Crash: the socket file may stay behind and is replaced at the next start.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -21,9 +22,11 @@ import uvicorn
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from agent.control.access import Call, Credentials, Gate, action_of, needs
+from agent.control.afar import SITE, answer_in_process, is_for, pass_on, require_from_afar
 from agent.control.desk import Desk, Slice
 from agent.control.endpoint import listen
 from agent.control.peer import IdentifyingProtocol
@@ -52,10 +55,12 @@ from agent.control.schema import (
     TokenRow,
     TraceView,
 )
+from agent.errand import Answered, Elsewhere, Question
 from agent.serving import QuietServer
 from state.model.errors import ConfigError, DistctlError
 from state.model.estate import Duration
 from state.model.people import Action, Role, TokenWish, may_issue
+from state.model.visible import visible
 
 _LOG: Final = logging.getLogger("distctl.control")
 _PROBLEM_TYPE: Final = "application/problem+json"
@@ -68,14 +73,36 @@ _Filter = Annotated[str | None, Query(max_length=500)]
 _Reason = Annotated[str, Query(min_length=1, max_length=500)]
 
 
-def make_app(desk: Desk, gate: Gate) -> FastAPI:
-    """The API over `desk`, behind `gate`. Every error is a `Problem`; OpenAPI is at /openapi.json."""
+def make_app(desk: Desk, gate: Gate, elsewhere: Elsewhere | None = None) -> FastAPI:
+    """The API over `desk`, behind `gate`. Every error is a `Problem`; OpenAPI is at /openapi.json.
+
+    `elsewhere` are the other sites, where this agent can ask them.
+    """
 
     async def admit(request: Request) -> None:
         """Before every route: by default nobody may."""
         route = request.scope["route"]
-        name = f"{request.method} {route.path}"
-        request.state.call = await gate.admit(_credentials(request), action_of(route), name)
+        credentials = _credentials(request)
+        request.state.call = await gate.admit(credentials, action_of(route), f"{request.method} {route.path}")
+        if credentials.vouched is not None:
+            require_from_afar(route)
+
+    class Route(APIRoute):
+        """Answers a call that concerns this site, and has the others passed on."""
+
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            answer_here = super().get_route_handler()
+
+            async def answer(request: Request) -> Response:
+                site = is_for(request, gate.site)
+                if site is None:
+                    return await answer_here(request)
+                if elsewhere is None:
+                    raise _other_site(gate.site, site)
+                credentials = _credentials(request)
+                return await pass_on(request, self, site, gate=gate, elsewhere=elsewhere, credentials=credentials)
+
+            return answer
 
     app = FastAPI(
         title="distctl control API",
@@ -85,6 +112,7 @@ def make_app(desk: Desk, gate: Gate) -> FastAPI:
         openapi_url=None,
         dependencies=[Depends(admit)],
     )
+    app.router.route_class = Route
     app.middleware("http")(_log_changes)
     _answer_with_problems(app)
     _add_screens(app, desk)
@@ -100,12 +128,16 @@ def make_app(desk: Desk, gate: Gate) -> FastAPI:
 class ControlServer:
     """The API of one agent on its socket, from the moment it is made until `serve` returns."""
 
-    def __init__(self, desk: Desk, path: Path, gate: Gate) -> None:
+    def __init__(self, desk: Desk, path: Path, gate: Gate, elsewhere: Elsewhere | None = None) -> None:
         """Take the socket at `path`: callers queue from now on. Raises `ConflictError`, `ConfigError`."""
         self._path = path
         self._listener: socket.socket | None = listen(path)
         self._gate = gate
-        self._app = make_app(desk, gate)
+        self._app = make_app(desk, gate, elsewhere)
+
+    async def answer(self, question: Question, *, hub: str) -> Answered:
+        """What the API answers to somebody at the hub. Never raises but when it is cancelled."""
+        return await answer_in_process(self._app, question, hub=hub)
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Answer until `stop` is set; requests under way get two seconds to end. May be run again after a failure."""
@@ -149,7 +181,7 @@ async def _log_changes(request: Request, call_next: Callable[[Request], Awaitabl
         level,
         "%s %s by %s: %d",
         request.method,
-        request.url.path,
+        f"{request.url.path} at {visible(site)}" if (site := request.headers.get(SITE)) else request.url.path,
         admitted.subject.actor if admitted else caller.user,
         response.status_code,
         extra={"uid": caller.uid, "pid": caller.pid},
@@ -163,6 +195,9 @@ def _caller(request: Request) -> Caller:
 
 
 def _credentials(request: Request) -> Credentials:
+    vouched: Credentials | None = getattr(request.state, "credentials", None)
+    if vouched is not None:
+        return vouched
     caller = _caller(request)
     shown = request.headers.getlist("authorization")  # two are as good as none that can be read
     return Credentials(user=caller.user, uid=caller.uid, authorization=", ".join(shown) if shown else None)
@@ -272,11 +307,11 @@ def _add_changes(app: FastAPI, desk: Desk) -> None:
     async def reload(actor: _Actor) -> Reloaded:
         return await desk.reload(caller=actor)
 
-    @app.post("/v1/agent/resume", status_code=204, **needs(Action.OPERATE))
+    @app.post("/v1/agent/resume", status_code=204, **needs(Action.OPERATE, only_here="safe mode has no link"))
     async def resume(actor: _Actor, reason: _Reason) -> None:
         await desk.resume(caller=actor, reason=reason)
 
-    @app.post("/v1/backups", **needs(Action.ADMINISTER))
+    @app.post("/v1/backups", **needs(Action.ADMINISTER, only_here="it names a folder of the machine"))
     async def back_up(actor: _Actor, folder: Annotated[str, Query(min_length=1, max_length=4096)]) -> BackupMade:
         return await desk.back_up(caller=actor, folder=folder)
 
@@ -316,7 +351,7 @@ def _add_tokens(app: FastAPI, desk: Desk, gate: Gate) -> None:
     async def tokens(part: _Part, revoked: bool = False) -> Page[TokenRow]:
         return await desk.tokens(part, revoked=revoked)
 
-    @app.post("/v1/tokens", **needs(Action.ADMINISTER))
+    @app.post("/v1/tokens", **needs(Action.ADMINISTER, only_here="a token's text is for whoever stands there"))
     async def create_token(
         call: _Admitted,
         name: Annotated[str, Query(max_length=100)],
@@ -377,6 +412,11 @@ def _answer_with_problems(app: FastAPI) -> None:
         return _problem(
             Problem(title="internal error", status=500, detail=detail, code="internal", hint=hint, exit_code=1)
         )
+
+
+def _other_site(here: str, wanted: str) -> ConfigError:
+    hint = f"name the --data folder or the --socket of {wanted}, ask the hub, or leave out --site (and DISTCTL_SITE)"
+    return ConfigError(f"this agent is that of site {here}, not of {wanted}", hint=hint, code="other-site")
 
 
 def _from_error(error: DistctlError) -> Problem:

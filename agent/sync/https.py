@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias, TypeVar
 
 import httpx
 import orjson
 from pydantic import BaseModel
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from agent.identity.judgement import AgentIdentity
 from agent.identity.listener import Listener, read_body
+from agent.sync.errands import PACKED_BYTES, pack
 from agent.sync.fencing import LinkFencedError, cure
 from agent.sync.frames import BODY_BYTES, CONTENT_TYPE
 from agent.sync.hub import Hub
-from agent.sync.wire import PROBLEM_TYPE, Hello, Pull, PushReply, Refusal, Welcome, read
+from agent.sync.wire import PROBLEM_TYPE, Answer, Hello, Pull, PushReply, Refusal, Welcome, read
 from state.model.errors import DistctlError, RejectedError
 
 HELLO: Final = "/sync/1/hello"
 PUSH: Final = "/sync/1/push"
 PULL: Final = "/sync/1/pull"
+ANSWER: Final = "/sync/1/answer"
 
 DEAD_AFTER: Final = 30.0
 """Seconds after which a call without an answer is given up and the hub is dialled again."""
 
 _HEAD_BYTES: Final = 1024 * 1024
-_Answer: TypeAlias = Callable[[str, bytes], Awaitable[Response]]
+_Answer: TypeAlias = Callable[[Request, str, bytes], Awaitable[Response]]
 Said = TypeVar("Said", bound=BaseModel)
+T = TypeVar("T")
 
 
 # --- the hub ------------------------------------------------------------------------------------------------------
@@ -37,17 +41,41 @@ Said = TypeVar("Said", bound=BaseModel)
 def add_routes(listener: Listener, hub: Callable[[], Hub]) -> None:
     """Answer for `hub`, which changes with the estate in force."""
 
-    async def hello(site: str, body: bytes) -> Response:
+    async def hello(_: Request, site: str, body: bytes) -> Response:
         return _json(await hub().hello(site, read(Hello, _object(body))))
 
-    async def push(site: str, body: bytes) -> Response:
+    async def push(_: Request, site: str, body: bytes) -> Response:
         return _json(await hub().push(site, body))
 
-    async def pull(site: str, body: bytes) -> Response:
-        return Response(await hub().pull(site, read(Pull, _object(body))), media_type=CONTENT_TYPE)
+    async def pull(request: Request, site: str, body: bytes) -> Response:
+        reply = await _while_there(request, hub().pull(site, read(Pull, _object(body))))
+        return Response(reply, media_type=CONTENT_TYPE)
 
-    for path, answer, limit in ((HELLO, hello, _HEAD_BYTES), (PUSH, push, BODY_BYTES), (PULL, pull, _HEAD_BYTES)):
-        listener.add(path, _refusing(answer, limit))
+    async def answer(_: Request, site: str, body: bytes) -> Response:
+        await hub().answer(site, body)
+        return Response(b"{}", media_type="application/json")
+
+    for path, handler, limit in (
+        (HELLO, hello, _HEAD_BYTES),
+        (PUSH, push, BODY_BYTES),
+        (PULL, pull, _HEAD_BYTES),
+        (ANSWER, answer, PACKED_BYTES),
+    ):
+        listener.add(path, _refusing(handler, limit))
+
+
+async def _while_there(request: Request, answering: Awaitable[T]) -> T:
+    """What `answering` gives; it is cancelled when the connection ends before. The body was read."""
+    working, gone = asyncio.ensure_future(answering), asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        gone.cancel()
+        await asyncio.gather(working, gone, return_exceptions=True)
 
 
 def _refusing(answer: _Answer, limit: int) -> Callable[[Request, AgentIdentity], Awaitable[Response]]:
@@ -55,7 +83,7 @@ def _refusing(answer: _Answer, limit: int) -> Callable[[Request, AgentIdentity],
 
     async def handle(request: Request, identity: AgentIdentity) -> Response:
         try:
-            return await answer(identity.site, await read_body(request, limit=limit))
+            return await answer(request, identity.site, await read_body(request, limit=limit))
         except LinkFencedError as error:
             refusal = Refusal.of_fence(error.fence, hint=error.hint)
         except DistctlError as error:
@@ -101,6 +129,10 @@ class HttpsExchange:
     async def pull(self, pull: Pull) -> bytes:
         """Ask for a frame."""
         return await self._call(PULL, pull.model_dump_json().encode(), "application/json")
+
+    async def answer(self, answer: Answer) -> None:
+        """Hand up what became of an errand."""
+        await self._call(ANSWER, await asyncio.to_thread(pack, answer), "application/zstd")
 
     async def close(self) -> None:
         """Let go of the connections."""

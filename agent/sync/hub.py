@@ -19,13 +19,27 @@ from agent.identity.seal import Seal
 from agent.sync.beyond import pass_over, told
 from agent.sync.bundles import HubBundles
 from agent.sync.collecting import collect
+from agent.sync.errands import Errands, unpack
 from agent.sync.fencing import LinkFencedError, cure, put_up, standing_fence
 from agent.sync.frames import Frame, Segment, decode, encode
 from agent.sync.gathering import has_just_answered
 from agent.sync.incoming import Incoming, TakenIn
 from agent.sync.needs import Fence, Presented, Reason, judge_nonce
 from agent.sync.standing import needs_of, standing
-from agent.sync.wire import VERSION, Head, Hello, Pull, PullReply, Push, PushReply, Welcome, WireHeld, agree, read
+from agent.sync.wire import (
+    VERSION,
+    Answer,
+    Head,
+    Hello,
+    Pull,
+    PullReply,
+    Push,
+    PushReply,
+    Welcome,
+    WireHeld,
+    agree,
+    read,
+)
 from agent.sync.witness import Witness
 from state import audit, estates, life, peers, retention, streams
 from state.database import Database
@@ -65,13 +79,14 @@ class Hub:
         on_denied: Callable[[Standing], None] = lambda _: None,
         seal: Callable[[], Seal | None] = lambda: None,
         secret: Callable[[], str] = partial(secrets.token_hex, 16),
+        errands: Errands | None = None,
     ) -> None:
         """`on_owed` is told of targets with new deliveries, `on_life` when this store may not go on, or has been answered.
 
         The agent of the site `second` may have copies of this audit. `on_denied` is told of a denial that is in force again.
         `seal` is the hub's own: without it no bundle is handed out, and no estate is taken from a site.
 
-        `secret` makes what nobody can guess, of each nonce.
+        `secret` makes what nobody can guess, of each nonce; `errands` are what people ask of the sites.
         """
         self._site = site
         self._database = database
@@ -87,6 +102,7 @@ class Hub:
         self._witness = Witness(
             database, clock=clock, keeps=True, shares_with={second} if second else (), on_denied=on_denied
         )
+        self._errands = errands or Errands()
         self._sessions: dict[str, Nonce | None] = {}  # the nonce that a site had when it last said hello
         self._news: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
@@ -128,7 +144,10 @@ class Hub:
         return reply
 
     async def pull(self, site: str, pull: Pull) -> bytes:
-        """What there is for a site behind what it has; waits for news where there is nothing. Raises as `push`."""
+        """What there is for a site behind what it has; waits for news where there is nothing. Raises as `push`.
+
+        It is cancelled where nobody is there any more to be answered.
+        """
         if site not in self._sessions:
             raise TransientError("the hub began anew since this site said hello", hint="say hello again", code="hello")
         news = self._news[site]
@@ -136,15 +155,32 @@ class Hub:
         here, peer, is_answer = await self._answer(site, partial(self._look, site, pull), name="sync.look")
         if is_answer:
             self._on_life()
+        presence = self._errands.hear(site, pull.run)
+        try:
+            return await self._reply(site, pull, here, peer, news)
+        except asyncio.CancelledError:
+            self._errands.lose(site, presence)
+            raise
+
+    async def _reply(self, site: str, pull: Pull, here: Life, peer: Peer, news: asyncio.Event) -> bytes:
         has_more = await self._witness.hear(site, epoch=pull.epoch, said=pull.audit) or await self._witness.owes(site)
+        has_more = has_more or self._errands.has_for(site, pull.run, pull.errands)
         documents = await self._database.read(partial(estates.documents, hashes=pull.wanted))
         segments = await self._segments(here, peer, pull.received)
         if not segments and not documents and not has_more and pull.wait_seconds:
             await self._wait(news, min(pull.wait_seconds, LONGEST_WAIT))
             segments = await self._segments(here, peer, pull.received)
         reply = await self._answer(site, partial(self._hand_down, site, pull), name="sync.pull")
-        reply = reply.model_copy(update={"audit": await self._witness.word(site)})
+        audited = await self._witness.word(site)
+        errands = self._errands.give(site, pull.run, pull.errands)
+        reply = reply.model_copy(update={"audit": audited, **({"errands": errands} if errands else {})})
         return await asyncio.to_thread(encode, Frame(head=reply.to_head(), segments=segments, estates=documents))
+
+    async def answer(self, site: str, raw: bytes) -> None:
+        """Take a site's answer to an errand. Raises `LinkFencedError`, `RejectedError`."""
+        answer = await asyncio.to_thread(unpack, raw)
+        await self._answer(site, partial(self._may_answer, site, answer), name="sync.may_answer")
+        self._errands.answer(site, answer)
 
     async def _wait(self, news: asyncio.Event, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -233,6 +269,12 @@ class Hub:
             backed_up=_held(connection, peer),
             bundle=self._bundles.news(connection, pull),
         )
+
+    def _may_answer(self, site: str, answer: Answer, connection: sqlite3.Connection) -> Fence | None:
+        """Whether the site may still say something; raises as a push does."""
+        here, peer = life.get(connection), peers.ensure(connection, site)
+        fence = standing_fence(here, peer) or _other_life(peer, answer)
+        return self._fence(connection, peer, fence) if fence else None
 
     def _recognise(self, connection: sqlite3.Connection, peer: Peer, epoch: int) -> Nonce:
         """The site lives in `epoch` now; returns its first nonce there."""

@@ -20,6 +20,7 @@ from agent.supervisor import first_in, sleep_unless, unless
 from agent.sync import bundles
 from agent.sync.beyond import pass_over, told
 from agent.sync.collecting import collect
+from agent.sync.errand_runner import ErrandRunner
 from agent.sync.fencing import LinkFencedError, cure, put_up
 from agent.sync.frames import Frame, decode, encode
 from agent.sync.gathering import has_just_answered
@@ -87,13 +88,14 @@ class SiteLink:
         is_second: bool = False,
         on_bundle: Callable[[], None] = lambda: None,
         secret: Callable[[], str] = partial(secrets.token_hex, 16),
+        errands: ErrandRunner | None = None,
     ) -> None:
         """`on_owed` is told of targets with new deliveries, `on_life` when this store begins anew or was answered, `on_bundle`
         when an estate of the hub may be there to be judged.
 
         `health` is what the hub is told of this agent. A second agent keeps copies of the hub's audit.
 
-        `secret` makes what no other store comes up with, of each attempt.
+        `secret` makes what no other store comes up with, of each attempt; `errands` does what people at the hub ask.
         """
         self._exchange = exchange
         self._database = database
@@ -110,6 +112,7 @@ class SiteLink:
         self._secret = secret
         self._on_bundle = on_bundle
         self._witness = Witness(database, clock=clock, keeps=is_second, shares_with={hub})
+        self._errands = errands
         self._news = asyncio.Event()
         self._was_up = False  # since it was dialled last, a pull was answered
         self.trouble: DistctlError | None = None
@@ -278,6 +281,8 @@ class SiteLink:
                 self._on_life()
             if taken.is_bundle:
                 self._on_bundle()
+            if self._errands is not None:
+                self._errands.take(read(PullReply, frame.head).errands)
 
     def _pull(self, connection: sqlite3.Connection) -> Pull:
         here, peer = life.get(connection), peers.find(connection, self._hub)
@@ -295,6 +300,8 @@ class SiteLink:
             wait_seconds=WAIT_SECONDS,
             health={**self._health(), **bundles.told(connection)},
             bundle=bundles.last_number(connection),
+            run=self._errands.run if self._errands else "",
+            errands=self._errands.taken if self._errands else [],
         )
 
     def _take_in(self, pull: Pull, frame: Frame, connection: sqlite3.Connection) -> TakenIn | Fence:

@@ -3,6 +3,7 @@
     POST /sync/1/hello    Hello -> Welcome
     POST /sync/1/push     Push  -> PushReply
     POST /sync/1/pull     Pull  -> PullReply
+    POST /sync/1/answer   Answer -> {}
     any of them                 -> Refusal, as application/problem+json
 
 Both sides speak the lower of their versions (`agree`), back to `OLDEST`. Within a version fields are only added, and with a
@@ -15,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Any, Final, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 import orjson
 from pydantic import (
@@ -278,6 +279,39 @@ class PushReply(Head):
     wanted: list[WireHash] = []
 
 
+ErrandId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class TokenScope(_Wire):
+    """What a token was made for."""
+
+    name: str = Field(max_length=100)
+    roles: list[str] = Field(max_length=50)
+    sites: list[str] | None = Field(None, description="where it holds; null is every site")
+    issued_by: str = Field("", max_length=200)
+
+
+class Errand(_Wire):
+    """What a person at the hub asks of a site: a call of its control API, and for whom the hub vouches."""
+
+    id: ErrandId
+    method: Literal["GET", "POST"]
+    target: str = Field(pattern=r"^/[\x21-\x7e]*$", max_length=20_000, description="the path with its query")
+    seconds: float = Field(ge=0, le=24 * 3600, description="after which nobody waits for the answer any more")
+    name: str = Field(max_length=200, description="of whoever asks")
+    person: str | None = Field(None, max_length=200, description="their id in the estate")
+    token: TokenScope | None = Field(None, description="by which they ask")
+
+
+class Answer(Head):
+    """What a site's control API answered to an errand."""
+
+    errand: ErrandId
+    status: Annotated[int, Field(ge=100, le=599)]
+    type: str = Field("", max_length=200, description="of the body")
+    body: str = Field("", description="the text of the answer")
+
+
 class Pull(Head):
     """A site asks for what comes down, and uses up its nonce. `attempt` is chosen with the nonce and kept until the reply."""
 
@@ -290,12 +324,15 @@ class Pull(Head):
     health: dict[str, Any] = {}
     audit: AuditWord | None = None
     bundle: int | None = Field(None, ge=0, description="the number of the last one here; None: it takes no bundles")
+    run: str = Field("", max_length=64, description="of the process that asks; empty: it knows no errands")
+    errands: list[ErrandId] = Field([], max_length=1000, description="those that it has, and whose answers are not up")
 
 
 class PullReply(Head):
     """What came down, and the nonce for the next time."""
 
     nonce: WireNonce
+    errands: list[Errand] = []
     received: Marks = {}
     sent: Marks | None = Field(None, description="where the streams that it hands down end")
     backed_up: WireHeld | None = Field(None, description="what may be let go there, once it is old; None: nothing")

@@ -28,10 +28,11 @@ class Session:
     token_file: Path | None = None
     output: Output
 
-    def socket_path(self) -> Path:
+    def socket_path(self, site: str | None = None) -> Path:
         """The agent's socket: named, in the named data folder, of the named site, or of the only agent here.
 
         What stands on the command line overrules all of the environment: `--site` means that site, whatever `DISTCTL_DATA` says.
+        Where no agent of that site is here, the only agent that is may be its hub. `site` is one that the command itself names.
         """
         from agent.control.endpoint import data_folder, socket_in
 
@@ -39,7 +40,11 @@ class Session:
             return self.socket
         if self.data is not None and self._is_meant("data"):
             return socket_in(self.data)
-        return socket_in(data_folder(self.site)) if self.site and self._is_meant("site") else _only_socket()
+        wanted = site or (self.site if self._is_meant("site") else None)
+        if not wanted:
+            return _only_socket()
+        own = socket_in(data_folder(wanted))
+        return own if own.exists() else _socket_of_a_hub(wanted) or own
 
     def _is_meant(self, name: str) -> bool:
         return name in self.on_command_line or not self.on_command_line
@@ -50,12 +55,15 @@ class Session:
 
         return self.data or data_folder(site)
 
-    def client(self) -> ControlClient:
-        """A client of the agent that is meant; the answer of another site's agent is refused."""
+    def client(self, site: str | None = None) -> ControlClient:
+        """A client of the agent that is meant, reached through its hub where that is the one here.
+
+        `site` is the one that the command itself names. The answer of another site's agent is refused.
+        """
         from agent.control.client import ControlClient
 
-        site = self.site if self._is_meant("site") else None
-        return ControlClient(self.socket_path(), site=site, token=self._token())
+        wanted = site or (self.site if self._is_meant("site") else None)
+        return ControlClient(self.socket_path(site), site=wanted, token=self._token())
 
     def _token(self) -> str | None:
         """The token to ask with: that of the file, else that of `DISTCTL_TOKEN`; None asks as the account."""
@@ -80,11 +88,29 @@ def session_of(context: typer.Context) -> Session:
     return session
 
 
-def _only_socket() -> Path:
+def _socket_of_a_hub(site: str) -> Path | None:
+    """The only agent here, which may be the hub of that site. Raises `ConfigError` where there are several."""
+    from state.model.errors import ConfigError
+
+    found = _sockets()
+    if len(found) > 1:
+        sites = ", ".join(path.parent.parent.name for path in found)
+        hint = f"name the --data folder of the hub; here are {sites}"
+        raise ConfigError(f"no agent of {site} runs here", hint=hint, code="which-agent")
+    return found[0] if found else None
+
+
+def _sockets() -> list[Path]:
     from agent.control.endpoint import socket_in, state_home
+
+    return sorted(socket_in(folder) for folder in _folders(state_home()) if socket_in(folder).exists())
+
+
+def _only_socket() -> Path:
+    from agent.control.endpoint import state_home
     from state.model.errors import ConfigError, NotConnectedError
 
-    found = sorted(socket_in(folder) for folder in _folders(state_home()) if socket_in(folder).exists())
+    found = _sockets()
     if len(found) == 1:
         return found[0]
     if not found:

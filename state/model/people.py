@@ -132,6 +132,15 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Vouched:
+    """Whom one agent vouches for to another: a name, the id of a person if it is one, and the token that they showed."""
+
+    name: str
+    person: str | None = None
+    scope: Scope | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """Who asks. `person` is known where the estate names one, also behind the agent's own account."""
 
@@ -139,11 +148,18 @@ class Subject:
     standing: Standing
     person: Person | None = None
     scope: Scope | None = None
+    via: str = ""  # the site whose agent vouches for them
 
     @property
     def actor(self) -> str:
-        """What the audit says: `ada`, `ada/ci-deploy` through a token, else the account."""
-        return f"{self.name}/{self.scope.token}" if self.scope else self.name
+        """What the audit says: `ada`, `ada/ci-deploy` through a token, `ada via hq` from another site, else the account."""
+        own = f"{self.name}/{self.scope.token}" if self.scope else self.name
+        return f"{own} via {self.via}" if self.via else own
+
+    @property
+    def vouched(self) -> Vouched:
+        """What another agent is told of them."""
+        return Vouched(name=self.name, person=self.person.id if self.person else None, scope=self.scope)
 
     def roles_at(self, site: str) -> frozenset[Role]:
         """The roles that count there: through a token, those that both it and its person have."""
@@ -181,6 +197,19 @@ class People:
         """The subject behind a token of `person`; None where the estate no longer names them."""
         found = self.find(person)
         return Subject(name=found.id, standing=Standing.PERSON, person=found, scope=scope) if found else None
+
+    def behind_another_agent(self, caller: Vouched, *, via: str = "") -> Subject:
+        """The subject of a call that concerns another site than the one where the caller is.
+
+        A person has the roles that this estate gives them there. Root and an agent's own account are that on their machine alone:
+        elsewhere they count in an estate without people, where whoever is let in does everything but approve.
+        """
+        found = self.find(caller.person) if caller.person else None
+        if found is not None:
+            return Subject(name=found.id, standing=Standing.PERSON, person=found, scope=caller.scope, via=via)
+        is_house = not self._persons and caller.scope is None
+        standing = Standing.HOUSE if is_house else Standing.STRANGER
+        return Subject(name=caller.name, standing=standing, scope=caller.scope, via=via)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,16 +6,18 @@ import asyncio
 import random
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import orjson
 
 from agent.clock import SystemClock
+from agent.errand import Answered, Question
 from agent.estate.compiled import CompiledEstate, compile_estate
 from agent.estate.known import KnownEstates
 from agent.identity.certificates import make_key
@@ -24,11 +26,13 @@ from agent.lanes import open_lanes
 from agent.outcomes import outcome_event
 from agent.owing import owe
 from agent.router import route
+from agent.sync.errand_runner import ErrandRunner
+from agent.sync.errands import Errands, pack
 from agent.sync.hub import Hub
 from agent.sync.incoming import Incoming
 from agent.sync.outgoing import Departure, Outgoing
 from agent.sync.site import SiteLink
-from agent.sync.wire import Hello, Pull, PushReply, Welcome, read
+from agent.sync.wire import Answer, Hello, Pull, PushReply, Welcome, read
 from state import bundles, estates, inbox, life, peers
 from state.bundles import Bundle, BundleState
 from state.database import Database
@@ -283,6 +287,9 @@ class Wire:
         )
         return raw
 
+    async def answer(self, answer: Answer) -> None:
+        await self._carry("answer", self.hub().answer(self.site, pack(answer)))
+
     async def _carry(self, name: str, call: Coroutine[Any, Any, Any]) -> Any:
         if self.is_cut:
             call.close()
@@ -330,6 +337,12 @@ class Estatewide:
         self.hub_fenced = 0
         self.denied: list[str] = []  # sites whose denial is in force again at the hub
         self.second = spec.second if (spec := compiled.estate.settings.hub) else None
+        self.errands = Errands()
+        self.errands.wake = self._wake
+        self.runners: dict[str, ErrandRunner] = {}
+        self.asked: list[tuple[str, Question]] = []  # of which site, and what
+        self.may_answer = asyncio.Event()  # what a site waits for
+        self.may_answer.set()
         self._stores: dict[str, AsyncExitStack] = {}
         self.running: dict[str, tuple[asyncio.Event, asyncio.Task[None]]] = {}
 
@@ -344,6 +357,8 @@ class Estatewide:
             agent.on_sent = self.hub.wake
         else:
             self.wires[name] = Wire(agent.site, lambda: self.hub)
+            runner = self.runners[name] = ErrandRunner(partial(self._do, agent.site), database, hub=HUB, clock=CLOCK)
+            runner.exchange = self.wires[name]
             link = self.links[name] = SiteLink(
                 self.wires[name],
                 database,
@@ -358,6 +373,7 @@ class Estatewide:
                 on_owed=lambda _: None,
                 on_life=lambda: None,
                 is_second=agent.site == self.second,
+                errands=runner,
             )
             agent.on_sent = lambda _: link.wake()
         return agent
@@ -373,6 +389,7 @@ class Estatewide:
             software="test",
             clock=CLOCK,
             on_owed=lambda _: None,
+            errands=self.errands,
             on_life=self._count_fence,
             second=self.second,
             on_denied=lambda standing: self.denied.append(standing.site),
@@ -400,7 +417,20 @@ class Estatewide:
         """Run the links of these sites."""
         for name in names:
             stopping = asyncio.Event()
-            self.running[name] = (stopping, asyncio.create_task(self.links[name].run(stopping)))
+            self.running[name] = (stopping, asyncio.create_task(self._run(name, stopping)))
+
+    def _wake(self, sites: Iterable[str]) -> None:
+        self.hub.wake(sites)  # whichever hub it is by now
+
+    async def _run(self, name: str, stopping: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.runners[name].work(stopping))
+            await self.links[name].run(stopping)
+
+    async def _do(self, site: str, question: Question) -> Answered:
+        self.asked.append((site, question))
+        await self.may_answer.wait()
+        return Answered(status=200, type="application/json", body=f'"{site}"'.encode())
 
     async def stop(self, name: str) -> None:
         """Stop a link as a kill does: what is under way is left where it is."""

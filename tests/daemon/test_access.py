@@ -22,6 +22,7 @@ from agent.control.access import (
     Gate,
     StoreRegister,
     action_of,
+    only_here,
 )
 from agent.control.client import ControlClient
 from agent.control.schema import Caller
@@ -67,6 +68,9 @@ ROUTES = {
     "POST /v1/tokens": Action.ADMINISTER,
     "POST /v1/tokens/{name}/revoke": Action.ADMINISTER,
 }
+ONLY_HERE = {"POST /v1/agent/resume", "POST /v1/backups", "POST /v1/tokens"}
+"""What nobody can ask of another site's agent through the hub."""
+
 STRANGER = Credentials(user="mallory", uid=4242)
 ADA = Credentials(user="abyron", uid=1001)
 
@@ -153,6 +157,12 @@ def routes_of(app: FastAPI) -> dict[str, Action]:
 
 def test_every_route_says_what_it_does() -> None:
     assert routes_of(make_app(WrittenDesk(), open_gate())) == ROUTES
+
+
+def test_a_route_says_why_it_is_for_callers_at_its_own_agent() -> None:
+    app = make_app(WrittenDesk(), open_gate())
+    kept = {f"{method} {route.path}" for route in app.routes if only_here(route) for method in route.methods}  # type: ignore[attr-defined]
+    assert kept == ONLY_HERE
 
 
 async def test_a_route_that_does_not_say_is_found_and_is_refused_to_root_too() -> None:
