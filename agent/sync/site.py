@@ -211,7 +211,7 @@ class SiteLink:
             return needs
         if welcome.epoch > peer.epoch:
             peers.know_epoch(connection, peer, welcome.epoch)
-            peers.open_again(connection, peer)
+        peers.open_again(connection, peer)  # whatever was wrong with the hub's store: this one fits
         if (
             welcome.nonce is not None and welcome.nonce != peer.nonce
         ):  # a pull with it may be under way: keep its attempt

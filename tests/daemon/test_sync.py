@@ -606,3 +606,16 @@ async def test_a_flow_that_gets_another_tier_does_not_overtake_itself(tmp_path: 
         await whole.in_step()
         tiers = await north.rows("SELECT tier, seq FROM streams_out ORDER BY tier")
         assert tiers == [(1, 1), (3, 1201)], "once all is there it goes by its new tier"
+
+
+async def test_a_site_that_fenced_its_hub_goes_on_once_the_right_store_answers(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        north = whole.agents["north"]
+        whole.start("north")
+        await grow(whole, 1)
+        await _come_in_step_and_stop(whole, "north")
+        await north.database.write(
+            lambda connection: peers.fence(connection, peers.ensure(connection, HUB), reason="rewound", detail="older")
+        )
+        whole.start("north")
+        await until(lambda: holds(north.rows("SELECT state, reason FROM peers"), [("open", "")]))
