@@ -254,6 +254,7 @@ def lock(folder: Path) -> Iterator[None]:
     with refusing(folder):
         if not folder.is_dir():
             folder.mkdir(mode=0o700)
+            sync_folder(folder.parent)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         with refusing(folder):

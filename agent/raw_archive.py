@@ -1,7 +1,8 @@
 """Raw documents too large for the store: copied to a folder under their hash and fsynced before the events are committed.
 
 Concurrency: one document is copied at a time, since two flows may take the same one. Crash: what a copy left half done has a
-name of its own, and is written over by the next one.
+name of its own, and is written over by the next one. One that is there under its hash is whole, and its name is made durable
+again: whoever gave it that may have been killed before.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from connectors.base import RawDocument
-from connectors.files.folder import sync_folder
+from connectors.files.folder import make_folder, sync_folder
 from state.model.errors import StoreError, TransientError
 from state.model.visible import visible
 
@@ -40,8 +41,11 @@ class RawArchive:
         try:
             with self._copying:
                 self._asked_for.add(document.sha256)
+                make_folder(self._folder, mode=0o750)
+                make_folder(target.parent, mode=0o750)
                 if not target.exists():
                     _keep(document.path, target)
+                sync_folder(target.parent)
         except OSError as error:
             raise StoreError(
                 f"the raw document {document.name} cannot be kept in {self._folder}: {error.strerror}",
@@ -73,7 +77,6 @@ class RawArchive:
 
 def _keep(path: Path, target: Path) -> None:
     partial = target.with_suffix(".partial")
-    target.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     try:
         with path.open("rb") as source, partial.open("wb") as copy:
             found = _copy(source, copy)
@@ -84,7 +87,6 @@ def _keep(path: Path, target: Path) -> None:
         partial.rename(target)
     finally:
         partial.unlink(missing_ok=True)
-    sync_folder(target.parent)
 
 
 def _copy(source: BinaryIO, copy: BinaryIO) -> str:

@@ -28,7 +28,7 @@ class Ownership:
         place cannot be written.
         """
         try:
-            path.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+            _make_durable_folder(path.parent)
             self._lock = _lock(path)
             try:
                 if not restoring:
@@ -57,6 +57,25 @@ def _refuse_half_restored(path: Path) -> None:
             hint=f"Run `distctl restore` again with --data {path.parent}: it goes on where it stopped",
             code="half-restored",
         )
+
+
+def _make_durable_folder(folder: Path) -> None:
+    """Its name, too, is on disk before anything in it is acknowledged; SQLite syncs those inside."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+    for one in missing or [folder]:
+        _sync(one.parent)
+
+
+def _sync(folder: Path) -> None:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return  # it is not ours to read, so what is in it was made by somebody else
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _lock(path: Path) -> int:

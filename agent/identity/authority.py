@@ -61,6 +61,7 @@ class Authority:
             if known is not None:
                 raise _unusable(folder, "the hub's authority is missing")
             _make(folder, estate, now)
+        _make_durable(folder)
         authority = cls._load(folder)
         if known is not None and authority.fingerprint != known.hex():
             raise _unusable(
@@ -170,9 +171,16 @@ def _make(folder: Path, estate: str, now: datetime) -> None:
     write_private(unfinished / _CERTIFICATE, _self_signed(key, estate, now).public_bytes(Encoding.PEM))
     try:
         unfinished.rename(folder)
-        sync_folder(folder.parent)
     except OSError as error:
         raise ConfigError(f"cannot make the folder {folder}: {error.strerror}", code="authority") from error
+
+
+def _make_durable(folder: Path) -> None:
+    """Before anything is certified by it; also where the start that made it was killed before this."""
+    try:
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise ConfigError(f"cannot bring {folder} onto the disk: {error.strerror}", code="authority") from error
 
 
 def _self_signed(key: EllipticCurvePrivateKey, estate: str, now: datetime) -> x509.Certificate:

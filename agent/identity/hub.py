@@ -65,6 +65,7 @@ class HubIdentity:
         self.on_denied: Callable[[str], None] = lambda _: None
         """Called with the site once a denial is in the store."""
         self._listener_file = data / "identity" / "listener.pem"
+        self._keeping_listener = asyncio.Lock()  # two at once would write over each other's file
         self._database = database
         self._estate = estate
         self._standings: dict[str, Standing] = {}
@@ -226,10 +227,11 @@ class HubIdentity:
         host = urlsplit(hub.url).hostname if hub else None
         if host is None:
             raise ConfigError("the estate names no hub", hint="write `hub` into estate.yaml", code="no-hub-configured")
-        await asyncio.to_thread(make_private_folder, self._listener_file.parent)
-        is_new = await asyncio.to_thread(
-            keep_listener_certificate, self._listener_file, self.authority, host=host, now=self.clock.now()
-        )
+        async with self._keeping_listener:
+            await asyncio.to_thread(make_private_folder, self._listener_file.parent)
+            is_new = await asyncio.to_thread(
+                keep_listener_certificate, self._listener_file, self.authority, host=host, now=self.clock.now()
+            )
         return self._listener_file, is_new
 
     # Units.

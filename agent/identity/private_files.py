@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from connectors.files.folder import sync_folder
+from connectors.files.folder import make_folder, sync_folder
 from state.model.errors import ConfigError
 
 _log: Final = logging.getLogger("distctl.identity")
@@ -16,9 +16,10 @@ _FOR_OTHERS: Final = 0o077
 
 
 def make_private_folder(folder: Path) -> None:
-    """A folder of mode 0700. Raises `ConfigError` where it cannot be made."""
+    """A folder of mode 0700, on disk with the one that it is in when the call returns. Raises `ConfigError`."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder.parent)  # an agent's data: the command that enrols it may just have made it
+        make_folder(folder, mode=0o700)
     except OSError as error:
         raise _cannot("make the folder", folder, error) from error
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -135,6 +136,18 @@ def put_back(path: Path, into: Path, name: str) -> bool:
     path.rename(target)
     sync_folder(into)
     return True
+
+
+def make_folder(folder: Path, *, mode: int = 0o777) -> None:
+    """Make a folder and those above it that are missing; their names are durable when this returns. Raises `OSError`.
+
+    The name of one that is there is made durable too: whoever made it may have been killed before that.
+    """
+    if not folder.parent.is_dir():
+        make_folder(folder.parent)
+    folder.mkdir(mode, exist_ok=True)
+    with suppress(PermissionError):  # a parent that is not ours to read: what is in it was made by somebody else
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -96,6 +96,8 @@ class FilesSink:
             raise _conflict(name, self._folder)
         if present is None:
             self._write(name, content)
+        else:
+            self._make_durable(self._folder / name)
         if self._settings.done_marker and not os.path.lexists(self._folder / self._marker(name)):
             self._write(self._marker(name), b"")
         return self._outcome(name, duplicate=present is not None)
@@ -117,6 +119,10 @@ class FilesSink:
             if error.errno in _MAYBE_DONE:
                 raise _in_doubt(target, error) from error
             raise translate(error, f"renaming to {target}") from error
+        self._make_durable(target)
+
+    def _make_durable(self, target: Path) -> None:
+        """Its name; of a file that was found there too, since who wrote it may have been killed before this."""
         try:
             sync_folder(self._folder)
         except OSError as error:
@@ -143,6 +149,7 @@ class FilesSink:
             if (said := self._acknowledged(name)) is not None:
                 return Found(outcome=said)
             if self._is_complete(name):
+                sync_folder(self._folder)  # who wrote it may have been killed before this
                 return Found(outcome=self._outcome(name, detail="it lies in the folder"))
             if (taken_as := self._taken_as(name, thorough=True)) is not None:
                 return Found(outcome=self._outcome(name, detail=f"the partner has it: {taken_as}"))
