@@ -39,19 +39,33 @@ PATIENCE = 120.0
 class Whole:
     """The estate, its agents, the planner's folder in the north and the ERP at the hub."""
 
-    def __init__(self, folder: Path, erp: Partner) -> None:
+    def __init__(self, folder: Path, erp: Partner, *, url: str = "") -> None:
         self.folder = folder
         self.erp = erp
-        self.url = f"https://127.0.0.1:{free_port()}"
+        self.url = url or f"https://127.0.0.1:{free_port()}"
         self.agents: dict[str, AgentProcess] = {}
         self.published: dict[str, int] = {}
         for site in SITES:
             self._write(site)
 
+    def data_of(self, name: str) -> Path:
+        """The data folder of that name."""
+        return self.folder / "data" / name
+
+    @property
+    def planning(self) -> Path:
+        """Where the planner's files arrive."""
+        return self.folder / "planning"
+
+    @property
+    def warehouse(self) -> Path:
+        """Where the south's warehouse gets its files."""
+        return self.folder / "wms"
+
     def agent(self, site: str, data: str = "") -> AgentProcess:
         """The agent of a site, on a data folder of its own."""
         name = data or site
-        made = AgentProcess(self.folder / "estates" / site, self.folder / "data" / name)
+        made = AgentProcess(self.folder / "estates" / site, self.data_of(name))
         made.command = leashed(
             [
                 *(sys.executable, "-m", "console.cli.app", "--data", str(made.data), "--site", site),
@@ -64,7 +78,7 @@ class Whole:
     def distctl(self, *words: str, data: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """A command against one agent."""
         return subprocess.run(
-            [sys.executable, "-m", "console.cli.app", "--data", str(self.folder / "data" / data), *words],
+            [sys.executable, "-m", "console.cli.app", "--data", str(self.data_of(data)), *words],
             capture_output=True,
             text=True,
             check=False,
@@ -85,14 +99,14 @@ class Whole:
         for reference in references:
             revision = self.published[reference] = self.published.get(reference, 0) + 1
             lines.append(f"{reference},{revision},SKU-1,5,EA,2026-12-01,2026-11-23")
-        path = self.folder / "planning" / f"reco-{sum(self.published.values()):06}.csv"
+        path = self.planning / f"reco-{sum(self.published.values()):06}.csv"
         path.write_text("\n".join(lines) + "\n")
         path.with_name(f"{path.name}.done").touch()
 
     def arrived(self) -> bool:
         """Whether the ERP holds every revision once and in order, and the south's warehouse as many."""
         expected = {reference: list(range(1, count + 1)) for reference, count in self.published.items()}
-        left = len(list((self.folder / "wms").glob("*.json")))
+        left = len(list(self.warehouse.glob("*.json")))
         return taken(self.erp) == expected and left == sum(self.published.values())
 
     def row(self, site: str) -> dict[str, Any]:
@@ -110,17 +124,17 @@ class Whole:
                     "memory": {"key_lifetime": "1h"},
                 }
             },
-            "north": {"planning": {"connector": "files", "settings": {"folder": str(self.folder / "planning")}}},
+            "north": {"planning": {"connector": "files", "settings": {"folder": str(self.planning)}}},
             "south": {
                 "wms": {
                     "connector": "files",
-                    "settings": {"folder": str(self.folder / "wms"), "name": "{subject}-{key}.json"},
+                    "settings": {"folder": str(self.warehouse), "name": "{subject}-{key}.json"},
                 }
             },
         }
         targets = [{"system": name, "mapping": {"fields": ORDER}} for name in ("erp", "wms")]
         flow = EstateFolder(home).add_flow("reco", *targets)
-        flow["source"]["settings"]["folder"] = str(self.folder / "planning")
+        flow["source"]["settings"]["folder"] = str(self.planning)
         port = self.url.rpartition(":")[2]
         hub = {"site": "hq", "url": self.url, "listen": f"127.0.0.1:{port}"}
         files = {
@@ -191,7 +205,7 @@ def test_a_copy_of_an_agent_is_fenced_and_a_person_decides_which_one_goes_on(who
     until(whole.arrived, "both targets have it")
     north = whole.agents["north"]
     north.stop()
-    shutil.copytree(north.data, whole.folder / "data" / "copy")
+    shutil.copytree(north.data, whole.data_of("copy"))
     north.run()
     whole.publish("R-1", "R-2")
     until(whole.arrived, "the original goes on")
