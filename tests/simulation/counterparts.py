@@ -10,7 +10,7 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, cast
 
@@ -149,13 +149,6 @@ class Effect:
     key: str
 
 
-@dataclass(slots=True)
-class Mood:
-    """How a target is disposed: how likely each trouble is in a call."""
-
-    troubles: dict[str, float] = field(default_factory=dict)
-
-
 class Target:
     """A target system: its memory is as it declares, and its ledger is for ever."""
 
@@ -165,7 +158,7 @@ class Target:
         self.ledger: list[Effect] = []
         self.refusals: list[tuple[float, Record]] = []
         self.refuses: set[Record] = set()
-        self.mood = Mood()
+        self.mood: dict[str, float] = {}  # how likely each trouble is in a call
         self.is_down = False
         self._calls: Counter[Record] = Counter()
         self._landed: dict[str, float] = {}  # by idempotency key
@@ -243,10 +236,10 @@ class Target:
             raise NotConnectedError("connection refused", code="down")
 
     def _trouble(self) -> str:
-        if not self.mood.troubles:
+        if not self.mood:
             return ""
         throw = self._dice.random()
-        for trouble, share in self.mood.troubles.items():
+        for trouble, share in self.mood.items():
             throw -= share
             if throw < 0:
                 return trouble

@@ -62,13 +62,14 @@ class Route:
 
 
 ROUTES: Final[Mapping[str, Route]] = {
-    "recos": Route("north/planning", ("hq/erp", "south/wms"), 1, OrderMode.STRICT),
+    "recos": Route("north/planning", ("hq/erp", "south/yard"), 1, OrderMode.STRICT),
     "bulk": Route("north/planning", ("east/carrier",), 3, OrderMode.ANY),
     "orders": Route("hq/erp", ("south/wms", "east/carrier"), 1, OrderMode.STRICT),
     "prices": Route("hq/erp", ("north/planning",), 3, OrderMode.ANY),
-    "stock": Route("south/wms", ("hq/erp",), 2, OrderMode.LATEST),
+    "stock": Route("east/carrier", ("south/wms",), 2, OrderMode.LATEST),
+    "returns": Route("south/wms", ("hq/erp",), 2, OrderMode.STRICT),
     "moves": Route("south/wms", ("south/yard",), 2, OrderMode.STRICT),
-    "ships": Route("east/carrier", ("south/yard", "hq/books"), 1, OrderMode.STRICT),
+    "ships": Route("east/carrier", ("hq/books",), 1, OrderMode.STRICT),
     "weights": Route("east/carrier", ("east/scale",), 2, OrderMode.STRICT),
 }
 

@@ -6,18 +6,18 @@ Left out is what a simulation cannot own: the control API's socket, signals, the
 from __future__ import annotations
 
 import asyncio
-import inspect
 import random
 import sqlite3
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from agent.estate.compiled import CompiledEstate
 from agent.estate.known import KnownEstates
+from agent.gathering import Gathering
 from agent.lanes import open_lanes
 from agent.leases import Leases
 from agent.raw_archive import RawArchive
@@ -35,7 +35,7 @@ from state.model.errors import DistctlError
 from state.model.event import Environment
 from state.outbox import Outbox
 from state.reserve import Reserve
-from tests.simulation.clock import SimulatedClock
+from tests.simulation.clock import BEGINNING, SimulatedClock
 from tests.simulation.counterparts import Counterparts, CounterpartsClock
 from tests.simulation.estate import HUB
 from tests.simulation.loop import Life, within
@@ -70,6 +70,7 @@ class Machine:
         self.compiled = compiled
         self.skew = timedelta(0)
         self.agent: RunningAgent | None = None
+        self.twin: Machine | None = None  # a copy that runs under the same name
         self.on_crash: Callable[[str, str], None] = lambda *_: None  # machine, point
         self.dice = dice
         self.trace = trace
@@ -90,6 +91,15 @@ class Machine:
         if self.agent is None or self.agent.hub is None:
             raise AssertionError("no hub runs here")
         return self.agent.hub
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there was ever an agent over this disk."""
+        return not self.disk.connection.in_transaction and life.find(self.disk.connection) is not None
+
+    def now(self) -> datetime:
+        """What its wall clock says."""
+        return BEGINNING + self.skew + timedelta(seconds=asyncio.get_running_loop().time())
 
     @property
     def is_running(self) -> bool:
@@ -192,6 +202,7 @@ class RunningAgent:
             telemetry=_TELEMETRY,
             on_sent=self._wake_link,
         )
+        self.gathering = Gathering(self.store, site=machine.site, clock=self.clock)
         self._reaper = Reaper(
             self.store,
             self._ground.leases,
@@ -233,6 +244,10 @@ class RunningAgent:
             if self.fenced:
                 self.works = None
                 await self._stopping.wait()
+            if not await self.gathering.is_over():
+                self.works = None
+                await self._ending.wait()
+                continue
             self.works = await open_works(self._ground, self._compiled)
             await self.works.run(self._ending)
 
@@ -267,7 +282,7 @@ class RunningAgent:
             software=_SOFTWARE,
             clock=self.clock,
             on_owed=self._wake_targets,
-            **_told_of_life(Hub, self._end_works),
+            on_life=self.look_at_life,
             secret=self._secret,
         )
 
@@ -286,7 +301,7 @@ class RunningAgent:
             health=dict,
             on_owed=self._wake_targets,
             secret=self._secret,
-            **_told_of_life(SiteLink, self._end_works),
+            on_life=self.look_at_life,
         )
 
     def _incoming(self) -> Incoming:
@@ -308,7 +323,8 @@ class RunningAgent:
         if self.works is not None:
             self.works.wake(names)
 
-    def _end_works(self) -> None:
+    def look_at_life(self) -> None:
+        """Works end or begin by what the store's life says now."""
         self._ending.set()
 
     def _die(self, error: DistctlError) -> None:
@@ -317,8 +333,3 @@ class RunningAgent:
             self._machine.trace.note("fatal", self._machine.name, error)
             with suppress(asyncio.CancelledError):
                 self._machine.kill()
-
-
-def _told_of_life(kind: type[Any], look: Callable[[], None]) -> dict[str, Any]:
-    known = inspect.signature(kind).parameters
-    return {name: look for name in ("on_life", "on_fenced") if name in known}

@@ -113,7 +113,10 @@ class Network:
                 late = self._dice.choice((0.5, 3.0, 12.0, 25.0))
                 await self._arrive_late(late, site, kind, answer)
         arriving = self._arrive(site, answer)
-        status, body = await asyncio.shield(arriving)  # the hub goes on when nobody waits for its answer any more
+        await asyncio.wait({arriving})  # the hub goes on when nobody waits for its answer any more
+        if arriving.cancelled():
+            raise NotConnectedError("the connection was reset", code="hub-ended")
+        status, body = arriving.result()
         await asyncio.sleep(self._dice.uniform(0.1, 1.2))
         if trouble == "reply late":
             await asyncio.sleep(self._dice.choice((0.5, 3.0, 12.0, 60.0)))

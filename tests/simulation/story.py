@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from tests.simulation.estate import ROUTES
+from tests.simulation.faults import Faults
+from tests.simulation.person import Person
 from tests.simulation.world import World
 
 EVENTS: Final = 200
+FAULTS: Final = 10
 _FLOWS: Final = tuple(ROUTES)
 _KEYS: Final = 5
 _REST: Final = 1800.0
@@ -23,15 +26,36 @@ class Story:
         self.world = world
         self.events = 0
         self.dice = world.dice
+        self.faults = Faults(world)
+        self.person = Person(world, self.faults)
         self._revisions: Counter[tuple[str, str]] = Counter()
 
     async def run(self) -> None:
         """All of it."""
         self.world.start()
-        while self.events < EVENTS:
+        looking = asyncio.create_task(self.person.look_now_and_then(), name="person")
+        try:
+            while self.events < EVENTS or self.faults.count < FAULTS:
+                await self._happen()
+            self.faults.mend()
+            await self.rest()
+        finally:
+            looking.cancel()
+            if looking.done() and not looking.cancelled():
+                await looking  # which says why it ended
+
+    async def _happen(self) -> None:
+        """A moment of the story."""
+        if (night := self.faults.over_at - asyncio.get_running_loop().time()) > 0:
+            await asyncio.sleep(night)
+        if self.events < EVENTS:
             self._arise()
-            await asyncio.sleep(self.dice.choice((0.0, 0.0, 0.0, 1.0, 4.0)))
-        await self.rest()
+        throw = self.dice.random()
+        if throw < 0.3:
+            self.faults.strike()
+        elif throw < 0.45:
+            self.faults.remember()
+        await asyncio.sleep(self.dice.choice((0.0, 0.0, 0.0, 1.0, 4.0)))
 
     async def rest(self) -> None:
         """Wait until nothing is owed."""
@@ -44,6 +68,7 @@ class Story:
     def troubles(self) -> Iterator[str]:
         """What does not come to rest."""
         yield from self.world.unsettled()
+        yield from self.person.findings()
 
     def _arise(self) -> None:
         flow = self.dice.choice(_FLOWS)

@@ -27,7 +27,8 @@ class World:
 
     def __init__(self, seed: int | str) -> None:
         self.trace = Trace()
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()  # of faults that took effect, by kind
+        self.cures: Counter[str] = Counter()  # what people did about those that only people can cure
         self.dice = random.Random(f"{seed} world")
         self.counterparts = Counterparts(random.Random(f"{seed} targets"), self.trace, self.counts)
         self.network = Network(random.Random(f"{seed} network"), self.trace, self.counts, _HubOf(self))
@@ -69,7 +70,9 @@ class World:
     def end(self) -> None:
         """End everything."""
         for machine in self.machines.values():
-            machine.kill()
+            for one in (machine, machine.twin):
+                if one is not None:
+                    one.kill()
 
     async def until(self, claim: Callable[[], bool], *, seconds: float, step: float = 1.0) -> bool:
         """Wait until `claim` holds, for at most `seconds` of virtual time; answers whether it does."""
@@ -123,6 +126,8 @@ def _unsettled(machine: Machine) -> Iterator[str]:
         return
     if here.fenced:
         yield f"{machine.name} is fenced: {here.fenced}"
+    if here.is_gathering:
+        yield f"{machine.name} gathers"
     for name, flow, state, key, count in connection.execute(_WAITING):
         yield f"{machine.name} owes {count} of {flow} {key} to {name} ({state})"
     if waiting := unapplied.count(connection):

@@ -1,0 +1,101 @@
+"""The people of the estate: they look at what is shown now and then, and do what it says. They know nothing else.
+
+Whatever is fenced has to be shown with its reason and the command that cures it; a fence that is not is a finding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+from agent.fleet import Fleet
+from state.model.errors import DistctlError
+from tests.simulation.estate import HUB
+from tests.simulation.faults import Faults
+from tests.simulation.machine import Machine
+from tests.simulation.restoring import restored
+from tests.simulation.world import World
+
+
+class Person:
+    """Somebody with rights everywhere."""
+
+    def __init__(self, world: World, faults: Faults) -> None:
+        self._world = world
+        self._faults = faults
+        self.complaints: list[str] = []
+
+    async def look_now_and_then(self) -> None:
+        """For ever."""
+        while True:
+            await asyncio.sleep(self._world.dice.uniform(10, 30))
+            await self.look()
+
+    async def look(self) -> None:
+        """Cure what is shown."""
+        hub = self._world.hub
+        if hub.agent is None or hub.agent.hub is None:
+            return
+        if hub.agent.fenced:
+            self._restore(hub)
+            return
+        try:
+            await self._look_at_sites(hub)
+        except (DistctlError, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+
+    async def _look_at_sites(self, hub: Machine) -> None:
+        agent = hub.agent
+        if agent is None:
+            return
+        fleet = Fleet(
+            agent.store,
+            site=HUB,
+            estate=lambda: hub.compiled.estate,
+            identity=cast("Any", lambda: SimpleNamespace(standings=list)),
+            clock=agent.clock,
+            on_life=agent.look_at_life,
+        )
+        for row in await fleet.agents():
+            if row.state != "fenced":
+                continue
+            if not row.reason or f"distctl agents adopt {row.agent}" not in row.to_do:
+                self.complaints.append(
+                    f"{row.agent} is fenced, and what is shown does not help: {row.reason!r}, {row.to_do!r}"
+                )
+            self._world.cures["site adopted"] += 1
+            self._world.trace.note("adopt", row.agent, row.reason)
+            self._make_sure_of_one(row.agent)
+            await fleet.adopt(row.agent, by="somebody", reason="looked")
+
+    def _make_sure_of_one(self, site: str) -> None:
+        """Stop all stores of a site but one."""
+        machine = self._world.machines[site]
+        twin, machine.twin = machine.twin, None
+        if twin is None:
+            return
+        if self._world.dice.random() < 0.5:
+            twin.kill()
+        else:
+            machine.replace_disk(twin.disk)
+            twin.kill()
+            machine.start()
+
+    def _restore(self, hub: Machine) -> None:
+        """The hub says that it is older than what it said: its next life begins, from what is there."""
+        if hub.agent is None:
+            return
+        self._world.cures["hub restored"] += 1
+        self._world.trace.note("restore", hub.name)
+        hub.kill()
+        hub.disk.recover()
+        hub.replace_disk(self._world.disk(restored(hub, hub.disk.image(), taken_at=hub.now())))
+        hub.start()
+
+    def findings(self) -> Iterator[str]:
+        """What could not be cured by what was shown."""
+        yield from self.complaints
