@@ -15,7 +15,7 @@ from agent.outcomes import CONTRACT as OUTCOME
 from state import audit, life, peers, restore
 from state.database import Database
 from state.model.clock import Clock, to_millis
-from state.model.ids import Seq
+from state.model.ids import DeliveryId, Seq
 
 _log: Final = logging.getLogger("distctl.agent")
 _AT_ONCE: Final = 1000
@@ -71,7 +71,18 @@ class Gathering:
             count, reached = await self._database.write(unit, name="gathering.settle")
             settled += count
             if reached == place:
+                await self._supersede()
                 return settled
+            place = reached
+
+    async def _supersede(self) -> None:
+        """Leave out what a newer snapshot has passed: it would be sent after that one."""
+        place = DeliveryId(0)
+        while True:
+            unit = partial(restore.supersede_passed, after=place, limit=_AT_ONCE, now=self._clock.now())
+            reached = await self._database.write(unit, name="gathering.supersede")
+            if reached == place:
+                return
             place = reached
 
     def _end(self, settled: int, connection: sqlite3.Connection) -> None:

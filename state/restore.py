@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +20,7 @@ from state.key_queues import KeyQueues
 from state.life import Life
 from state.model.clock import to_millis
 from state.model.delivery import DeliveryState
-from state.model.ids import LaneId, Seq
+from state.model.ids import DeliveryId, LaneId, Seq
 from state.queries import load
 
 _SQL = load("restore")
@@ -103,12 +104,39 @@ def settle_answered(
         found = connection.execute(_SQL.doubted, (cause, answer.get("flow"), answer.get("target"))).fetchone()
         if found is None:
             continue
-        delivery, key, lane, state = found
+        delivery, key, lane, state, passes = found
         row = (said_at, answer.get("outcome"), answer.get("reference", ""), answer.get("detail", ""), delivery)
         connection.execute(_SQL.settle, row)
         moved[LaneId(lane), DeliveryState(state)] -= 1
         moved[LaneId(lane), DeliveryState.DELIVERED] += 1
         keys.append((key, LaneId(lane)))
+        if passes:
+            older = connection.execute(_SQL.doubted_before, (key, lane, delivery)).fetchall()
+            moved.update(_supersede(connection, [(old, lane, delivery) for (old,) in older], now=now))
     lanes.count(connection, moved)
     KeyQueues(connection, now=now).advance(keys)
     return len(keys), Seq(answers[-1][0]) if answers else after
+
+
+def supersede_passed(connection: sqlite3.Connection, *, after: DeliveryId, limit: int, now: datetime) -> DeliveryId:
+    """Supersede, in lanes in which the latest counts, snapshots in doubt that are followed by a newer one.
+
+    The life that ended had let the newer one pass, or would have: sent now, the older one would come after it. Its own late
+    landing is no danger any more, since that life's calls are over. Looks at `limit` deliveries behind `after`; returns the last.
+    """
+    found = connection.execute(_SQL.passed, (after, limit)).fetchall()
+    lanes.count(connection, _supersede(connection, [(old, lane, new) for old, _, lane, new in found], now=now))
+    KeyQueues(connection, now=now).advance([(key, LaneId(lane)) for _, key, lane, _ in found])
+    return DeliveryId(found[-1][0]) if found else after
+
+
+def _supersede(
+    connection: sqlite3.Connection, passed: Sequence[tuple[int, int, int]], *, now: datetime
+) -> Counter[tuple[LaneId, DeliveryState]]:
+    """Settle each (delivery, lane, newer delivery); returns by how much the lanes' counters move."""
+    moved: Counter[tuple[LaneId, DeliveryState]] = Counter()
+    for old, lane, new in passed:
+        connection.execute(_SQL.supersede, (to_millis(now), f"by delivery {new}, before the store was put back", old))
+        moved[LaneId(lane), DeliveryState.IN_DOUBT] -= 1
+        moved[LaneId(lane), DeliveryState.SUPERSEDED] += 1
+    return moved

@@ -55,6 +55,7 @@ TRANSITIONS: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = {
             DeliveryState.PENDING,
             DeliveryState.PARKED,
             DeliveryState.DELIVERED,
+            DeliveryState.SUPERSEDED,  # in a store that was put back from a backup
             DeliveryState.DISCARDED,
         }
     ),

@@ -89,6 +89,7 @@ def an_estate(
     further: Mapping[str, tuple[str, int, Collection[str]]] | None = None,
     second: str | None = None,
     bulk_tier: int = 3,
+    mode: str = "strict",
 ) -> CompiledEstate:
     """Two flows from planning in the north, of tier 1 and 3, to `targets`, and `further` ones. `north` is its site."""
     named = {
@@ -104,6 +105,7 @@ def an_estate(
             "source": {"system": source, "fields": _FIELDS},
             "contract": "replenishment-recommendation/1",
             "mapping": {"fields": _MAPPING},
+            "order": {"mode": mode},
             "targets": [{"system": target} for target in wanting],
         }
         for name, (source, tier, wanting) in named.items()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from functools import partial
 from pathlib import Path
 
+import pytest
+
 from agent.gathering import Gathering
-from state import life, peers
+from state import life, peers, restore
 from state.model.clock import to_millis
 from tests.daemon.link_rig import CLOCK, FROM_HQ, HUB, AgentAt, Estatewide, estatewide, holds, until
 
@@ -148,6 +151,34 @@ async def test_what_others_know_to_be_delivered_is_not_in_doubt_when_a_restored_
         await until(lambda: gathering_of(restored).is_over())
         assert await states(restored, "hq/erp") == {1: "delivered", 2: "in_doubt"}
         assert await restored.rows("SELECT reference FROM deliveries WHERE state = 'delivered'") == [("4711",)]
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["and the site knows", "and nobody knows"])
+async def test_a_snapshot_that_a_newer_one_had_passed_is_not_sent_after_it_by_a_restored_hub(
+    tmp_path: Path, is_known: bool
+) -> None:
+    async with estatewide(tmp_path, mode="latest") as whole:
+        whole.start("north", "south")
+        await grow(whole, 1)
+        await rest(whole, "north", "south")
+        await whole.copy(HUB, "old")
+        whole.start("north", "south")
+        hub = whole.agents[HUB]
+        await grow(whole, 2)
+        await until(lambda: holds(states(hub, "hq/erp"), {1: "superseded", 2: "pending"}))
+        if not is_known:
+            await rest(whole, "north", "south")
+        await hub.delivers("hq/erp")
+        if is_known:
+            await until(lambda: holds(whole.agents["north"].outcomes(), [("R-1", "hq/erp")]))
+            await rest(whole, "north", "south")
+        restored = await put_back(whole, HUB, "old")
+        await restored.database.write(partial(restore.doubt, taken_at=CLOCK.now(), now=CLOCK.now()))
+        whole.start("north", "south")
+        await until(lambda: gathering_of(restored).is_over())
+        assert await states(restored, "hq/erp") == {1: "superseded", 2: "delivered" if is_known else "in_doubt"}
+        counted = await restored.rows("SELECT superseded, in_doubt, pending FROM lanes WHERE superseded > 0")
+        assert counted == [(1, int(not is_known), 0)]
 
 
 async def _owed_revisions(agent: AgentAt) -> list[int]:

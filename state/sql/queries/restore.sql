@@ -28,7 +28,7 @@ SELECT ev.seq, ev.causation_id, ev.data, ev.recorded_at
 
 -- :name doubted
 -- The delivery in doubt of an event to a target.
-SELECT d.id, d.key_id, d.lane_id, d.state
+SELECT d.id, d.key_id, d.lane_id, d.state, d.is_snapshot AND l.order_mode = 'latest'
   FROM events ev
   JOIN deliveries d ON d.event_seq = ev.seq
   JOIN lanes l ON l.id = d.lane_id
@@ -39,3 +39,24 @@ SELECT d.id, d.key_id, d.lane_id, d.state
 UPDATE deliveries
    SET state = 'delivered', settled_at = ?, due_at = NULL, outcome = ?, reference = ?, detail = ?
  WHERE id = ?;
+
+-- :name doubted_before
+-- Snapshots of a key that a newer one, which the target has, passed in the life that ended.
+SELECT id
+  FROM deliveries
+ WHERE key_id = ? AND lane_id = ? AND id < ? AND settled_at IS NULL AND is_snapshot = 1 AND state = 'in_doubt';
+
+-- :name passed
+-- Snapshots in doubt that a newer one of their key and lane has passed, each with the newest of those.
+SELECT old.id, old.key_id, old.lane_id, max(new.id)
+  FROM lanes l
+  JOIN deliveries old ON old.lane_id = l.id AND old.state = 'in_doubt' AND old.is_snapshot = 1
+  JOIN deliveries new ON new.key_id = old.key_id AND new.settled_at IS NULL AND new.id > old.id
+                     AND new.lane_id = old.lane_id AND new.is_snapshot = 1 AND new.state <> 'parked'
+ WHERE l.order_mode = 'latest' AND old.id > ?
+ GROUP BY old.id
+ ORDER BY old.id
+ LIMIT ?;
+
+-- :name supersede
+UPDATE deliveries SET state = 'superseded', settled_at = ?, due_at = NULL, detail = ? WHERE id = ?;
