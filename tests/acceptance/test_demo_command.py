@@ -78,7 +78,7 @@ def test_the_demo_holds_every_check_and_can_be_kept_and_looked_at(tmp_path: Path
             talk.append(line)
         assert len(processes_of(home)) == 9
         for site in SITES:
-            assert json.loads(distctl(home, site, "status").stdout)["totals"]["backlog"] == 0
+            assert json.loads(distctl(home, site, "status").stdout)["totals"]["pending"] == 0
             assert distctl(home, site, "audit", "verify").returncode == 0
         letters = json.loads(distctl(home, "dc-south", "dlq", "list", "--limit", "1000").stdout)
         agents = json.loads(distctl(home, "hq", "agents", "list").stdout)
