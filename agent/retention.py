@@ -97,19 +97,21 @@ class Retention:
         return count
 
     async def _let_go_events(self, bound: Bound, stopping: asyncio.Event) -> int:
-        count, after, last = 0, 0, Seq(0)
-        while not stopping.is_set():
-            part = await self._database.read(partial(retention.next_events, bound=bound, after=after, limit=LOOKED_AT))
-            if not part:
-                break
-            found = await self._database.read(partial(retention.settled, bound=bound, events=part))
+        count, last_old = 0, Seq(0)
+        after: Seq | None = Seq(0)
+        while after is not None and not stopping.is_set():
+            old, after = await self._database.read(
+                partial(retention.next_events, bound=bound, after=after, limit=LOOKED_AT)
+            )
+            last_old = old[-1] if old else last_old
+            found = await self._database.read(partial(retention.settled, bound=bound, events=old))
             for begin in range(0, len(found), AT_ONCE):
                 some = found[begin : begin + AT_ONCE]
                 gone = await self._unit(partial(self._let_go, bound, some, is_first=not count), "events", stopping)
                 self._on_let_go(gone)
-                count, last = count + gone, some[-1]
-            after = part[-1]
-        while await self._unit(partial(retention.let_go_arrivals, upto=last, limit=AT_ONCE), "arrivals", stopping):
+                count += gone
+        let_go_arrivals = partial(retention.let_go_arrivals, upto=last_old, limit=AT_ONCE)
+        while await self._unit(let_go_arrivals, "arrivals", stopping):
             pass
         return count
 

@@ -166,9 +166,12 @@ def _let_go_of_stream(
 # --- events -------------------------------------------------------------------------------------------------------
 
 
-def next_events(connection: sqlite3.Connection, bound: Bound, *, after: int, limit: int) -> list[Seq]:
-    """The next `limit` events behind `after`, in their order: what a look for the settled goes through."""
-    return [Seq(row[0]) for row in connection.execute(_SQL.part, (after, bound.last_event, limit))]
+def next_events(
+    connection: sqlite3.Connection, bound: Bound, *, after: int, limit: int
+) -> tuple[list[Seq], Seq | None]:
+    """Of the next `limit` events behind `after` those that are old enough, and the last looked at; None where there is none."""
+    rows = connection.execute(_SQL.part, (bound.before, after, bound.last_event, limit)).fetchall()
+    return [Seq(seq) for seq, is_old in rows if is_old], Seq(rows[-1][0]) if rows else None
 
 
 def settled(connection: sqlite3.Connection, bound: Bound, events: Iterable[Seq]) -> list[Seq]:

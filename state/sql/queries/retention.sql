@@ -37,8 +37,8 @@ ON CONFLICT (name) DO NOTHING;
 SELECT value FROM counters WHERE name = 'first_sent';
 
 -- :name part
--- The next events in their order, as far as a backup of this store has them.
-SELECT seq FROM events WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?;
+-- The next events in their order, as far as a backup of this store has them, each with whether it is old enough.
+SELECT seq, recorded_at < ? FROM events WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?;
 
 -- :name settled
 -- Of some events those that the rule lets go, each with whether it is the latest of its business key, and then whether it still
