@@ -9,13 +9,15 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from agent.control.schema import AgentRow
+from agent.control.schema import AgentRow, GapRow
 from agent.pace import LOOKS_EVERY, Pace
 from agent.supervisor import sleep_unless
+from agent.sync.beyond import sentence
 from agent.sync.fencing import cure
 from agent.sync.needs import Fence, Reason
-from state import audit, life, peers, streams
+from state import audit, gaps, life, peers, streams
 from state.database import Database
+from state.gaps import Gap
 from state.identities import Standing
 from state.life import Life
 from state.model.clock import Clock, to_millis
@@ -187,7 +189,24 @@ def _row(
         waiting=_owed(connection, here, peer) if peer else 0,
         done_in=pace.done_in(site),
         certificate_until=_certificate_until(standing),
+        gaps=[_gap_row(gap, here.site, peer.site) for gap in gaps.list_all(connection, peer.id)] if peer else [],
         said=peer.said if peer else {},
+    )
+
+
+def _gap_row(gap: Gap, here: str, peer: str) -> GapRow:
+    sender, receiver = (here, peer) if gap.is_ours else (peer, here)
+    return GapRow(
+        sender=sender,
+        receiver=receiver,
+        epoch=gap.epoch,
+        tier=gap.tier,
+        first=gap.first,
+        last=gap.last,
+        since=gap.since,
+        until=gap.until,
+        text=f"{sentence(gap, sender=sender, receiver=receiver)}; they were settled: look into a later backup of "
+        f"{receiver}, or have their sources at {sender} send them again",
     )
 
 

@@ -348,6 +348,20 @@ class BackupMade(Answer):
     backup: BackupRow
 
 
+class GapRow(_Wire):
+    """Events that one agent needed of another's stream when that had let them go: those from `first` to `last`."""
+
+    sender: str
+    receiver: str
+    epoch: int = Field(description="of the sender")
+    tier: int
+    first: int
+    last: int
+    since: Instant | None = Field(None, description="when the last one before them was recorded; null: not known")
+    until: Instant
+    text: str
+
+
 class AgentRow(_Wire):
     """Another agent as this one knows it. `waiting` are events that it does not have yet; `said` is what it told of itself."""
 
@@ -360,6 +374,7 @@ class AgentRow(_Wire):
     waiting: int = 0
     done_in: float | None = Field(None, description="seconds until nothing waits, at the rate of the last minute")
     certificate_until: Instant | None = None
+    gaps: list[GapRow] = Field([], description="what is beyond retention, in either direction")
     said: dict[str, Any] = {}
 
 

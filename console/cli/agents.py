@@ -27,9 +27,15 @@ def list_(context: typer.Context) -> None:
 
 @app.command()
 def show(context: typer.Context, site: Site) -> None:
-    """One agent, with what it last told of itself."""
+    """One agent, with what it last told of itself, and what of its streams or ours is beyond retention."""
     session = session_of(context)
-    session.output.record(session.client().agent(site).agent)
+    agent = session.client().agent(site).agent
+    if not session.output.is_for_people:
+        session.output.record(agent)
+        return
+    session.output.facts({name: fact for name, fact in agent.model_dump(mode="json").items() if name != "gaps"})
+    for gap in agent.gaps:
+        session.output.line(gap.text)
 
 
 @app.command()
