@@ -9,13 +9,14 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from agent.control.schema import AgentRow, GapRow
+from agent.audit_findings import findings
+from agent.control.schema import AgentRow, AuditFinding, GapRow
 from agent.pace import LOOKS_EVERY, Pace
 from agent.supervisor import sleep_unless
 from agent.sync.beyond import sentence
 from agent.sync.fencing import cure
 from agent.sync.needs import Fence, Reason
-from state import audit, gaps, life, peers, streams
+from state import audit, audit_copies, gaps, life, peers, streams
 from state.database import Database
 from state.gaps import Gap
 from state.identities import Standing
@@ -162,9 +163,10 @@ def _rows(
     expected: set[str], standings: Mapping[str, Standing], hub: str, pace: Pace, connection: sqlite3.Connection
 ) -> list[AgentRow]:
     here = life.get(connection)
+    audits = {finding.audit_of: finding for finding in findings(connection)}
     known = {peer.site: peer for peer in peers.list_all(connection)}
     return [
-        _row(connection, here, site, known.get(site), standings.get(site), hub, pace)
+        _row(connection, here, site, known.get(site), standings.get(site), hub, pace, audits.get(site))
         for site in sorted(expected | set(known) | set(standings))
     ]
 
@@ -177,8 +179,11 @@ def _row(
     standing: Standing | None,
     hub: str,
     pace: Pace,
+    finding: AuditFinding | None,
 ) -> AgentRow:
     state, reason, cure_text = _state(here, peer, standing, hub)
+    if finding and not reason:
+        reason, cure_text = finding.text, finding.to_do
     return AgentRow(
         agent=site,
         state=state,
@@ -189,6 +194,8 @@ def _row(
         waiting=_owed(connection, here, peer) if peer else 0,
         done_in=pace.done_in(site),
         certificate_until=_certificate_until(standing),
+        audit_entries=audit_copies.told(connection, site).head.seq,
+        audit_kept=audit_copies.end(connection, site).seq,
         gaps=[_gap_row(gap, here.site, peer.site) for gap in gaps.list_all(connection, peer.id)] if peer else [],
         said=peer.said if peer else {},
     )

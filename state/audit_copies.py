@@ -73,6 +73,11 @@ def note_held(connection: sqlite3.Connection, site: str, held: AuditHead) -> Non
     connection.execute(_SQL.note_held, {"site": site, "seq": held.seq, "hash": bytes.fromhex(held.hash)})
 
 
+def is_kept(connection: sqlite3.Connection, site: str) -> bool:
+    """Whether any entry of that site's audit is kept here."""
+    return connection.execute(_SQL.is_kept, (site,)).fetchone() is not None
+
+
 def end(connection: sqlite3.Connection, site: str, *, beyond: BreakId = ON_CHAIN) -> AuditHead:
     """The last copy of an audit, on its chain or beyond a break; `GENESIS` where there is none."""
     row = connection.execute(_SQL.end, (site, beyond)).fetchone()

@@ -149,15 +149,30 @@ class ControlClient:
         return self._get(InDoubtDetail, f"/v1/in-doubt/{delivery}")
 
     def audit(
-        self, *, actor: str | None = None, target: str | None = None, limit: int = 100, cursor: str | None = None
+        self,
+        *,
+        actor: str | None = None,
+        target: str | None = None,
+        of: str | None = None,
+        lost: bool = False,
+        limit: int = 100,
+        cursor: str | None = None,
     ) -> Page[AuditRow]:
-        """Audit entries, newest first."""
-        return self._get(Page[AuditRow], "/v1/audit", actor=actor, target=target, limit=limit, cursor=cursor)
+        """Audit entries, newest first: the agent's own, or copies of those `of` a site; `lost` ones are in no store but there.
 
-    def audit_verdict(self) -> AuditVerdict:
-        """Whether the audit's chain is whole; waits as long as the agent may take to read all of it."""
-        body = self._answer("GET", "/v1/audit/verdict", deadline=VERIFY_SECONDS + self._deadline)
-        return self._parse(AuditVerdict, body)
+        Raises `NotFoundError` where nothing is kept of that site's.
+        """
+        wanted = {"actor": actor, "target": target, "of": of, "lost": "true" if lost else None}
+        return self._get(Page[AuditRow], "/v1/audit", **wanted, limit=limit, cursor=cursor)
+
+    def audit_verdict(self, *, of: str | None = None) -> AuditVerdict:
+        """Whether the audit's chain is whole, or the copies `of` a site's; waits as long as the agent may take to read it."""
+        target = f"/v1/audit/verdict?{urlencode({'of': of}, errors='replace')}" if of else "/v1/audit/verdict"
+        return self._parse(AuditVerdict, self._answer("GET", target, deadline=VERIFY_SECONDS + self._deadline))
+
+    def acknowledge_audit(self, site: str, *, reason: str) -> None:
+        """Say that somebody knows of what does not fit in the audit of that site. Raises `NotFoundError` where nothing is."""
+        self._change(f"/v1/audit/{_part(site)}/acknowledge", {"reason": reason})
 
     def health(self) -> Health:
         """Whether the agent works; an answer of "no" is an answer."""

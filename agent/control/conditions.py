@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from agent.control.schema import Condition, LaneRow
+from agent.control.schema import AuditFinding, Condition, LaneRow
 
 
-def conditions_of(lanes: Sequence[LaneRow], *, open_dead_letters: int, troubles: Sequence[str]) -> list[Condition]:
+def conditions_of(
+    lanes: Sequence[LaneRow],
+    *,
+    open_dead_letters: int,
+    troubles: Sequence[str],
+    audits: Sequence[AuditFinding] = (),
+) -> list[Condition]:
     """The conditions that hold, the most urgent first. A shadow lane counts for nothing."""
-    return list(_conditions([lane for lane in lanes if not lane.shadow_of], open_dead_letters, troubles))
+    return list(_conditions([lane for lane in lanes if not lane.shadow_of], open_dead_letters, troubles, audits))
 
 
-def _conditions(lanes: Sequence[LaneRow], letters: int, troubles: Sequence[str]) -> Iterator[Condition]:
+def _conditions(
+    lanes: Sequence[LaneRow], letters: int, troubles: Sequence[str], audits: Sequence[AuditFinding]
+) -> Iterator[Condition]:
     if troubles:
         yield Condition(name="trouble", count=len(troubles), text="; ".join(troubles))
+    if audits:
+        text = "; ".join(f"{finding.text}: {finding.to_do}" for finding in audits)
+        yield Condition(name="audit", count=len(audits), text=text)
     if doubts := sum(lane.in_doubt for lane in lanes):
         yield Condition(name="in-doubt", count=doubts, text=f"{doubts:,} in doubt: distctl indoubt list")
     if letters:

@@ -93,12 +93,24 @@ class Desk(Protocol):
         """One delivery in doubt with its evidence."""
         ...
 
-    async def audit(self, part: Slice, *, actor: str | None = None, target: str | None = None) -> Page[AuditRow]:
-        """Audit entries."""
+    async def audit(
+        self,
+        part: Slice,
+        *,
+        actor: str | None = None,
+        target: str | None = None,
+        of: str | None = None,
+        lost: bool = False,
+    ) -> Page[AuditRow]:
+        """Audit entries: this agent's, or the copies of those `of` another site; `lost` ones are in no store but here."""
         ...
 
-    async def audit_verdict(self) -> AuditVerdict:
-        """Whether the audit's chain is whole, within `VERIFY_SECONDS`."""
+    async def audit_verdict(self, *, of: str | None = None) -> AuditVerdict:
+        """Whether the audit's chain, or the copies of that `of` another site, are whole, within `VERIFY_SECONDS`."""
+        ...
+
+    async def acknowledge_audit(self, site: str, *, caller: str, reason: str) -> None:
+        """Somebody knows that the audit of `site` does not go on as it was known."""
         ...
 
     async def health(self) -> Health:

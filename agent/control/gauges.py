@@ -32,6 +32,9 @@ class _Figures(Collector):
         yield GaugeMetricFamily(
             "distctl_dead_letters_open", "Dead letters that are open", value=self._status.open_dead_letters
         )
+        yield GaugeMetricFamily(
+            "distctl_audit_findings", "Audits that do not go on as they were known", value=len(self._status.audits)
+        )
         yield GaugeMetricFamily("distctl_events_last", "Number of the last event taken in", value=self._status.events)
 
 

@@ -48,7 +48,9 @@ class Page(Answer, Generic[Row]):
 class Condition(_Wire):
     """Something that is so now and that a person may have to look at. `status --fail-on` names them."""
 
-    name: str = Field(description="parked, waiting-behind, in-doubt, unreachable, held, frozen, backlog or trouble")
+    name: str = Field(
+        description="parked, waiting-behind, in-doubt, unreachable, held, frozen, backlog, audit or trouble"
+    )
     count: int
     text: str
 
@@ -112,6 +114,21 @@ class FlowRow(Counts):
     last_batch_at: Instant | None = None
 
 
+class AuditFinding(_Wire):
+    """An audit does not go on as it was known: another agent's by what is known here, this one's by what others know."""
+
+    audit_of: str = Field(description="the site whose audit it is")
+    kind: str = Field(description="restored, cut, rewritten or damaged")
+    text: str
+    to_do: str
+    witnesses: list[str] = Field([], description="whose agents knew it otherwise")
+    known: int = Field(0, description="how far it was known")
+    after: int = Field(0, description="the last entry of both")
+    kept: int = Field(0, description="entries beyond that which are kept here")
+    decisions: int = Field(0, description="of those kept: what a person decided")
+    noticed_at: Instant
+
+
 class Status(Answer):
     """The agent in one answer."""
 
@@ -124,6 +141,7 @@ class Status(Answer):
     totals: Counts
     conditions: list[Condition]
     lanes: list[LaneRow]
+    audits: list[AuditFinding] = Field([], description="what no person acknowledged yet")
 
 
 class DeliveryState(_Wire):
@@ -299,6 +317,9 @@ class AuditRow(_Wire):
     request_id: str = ""
     details: Any = None
     hash: str
+    copy_id: int | None = Field(
+        None, description="of an entry of another audit or another life: its number among the copies"
+    )
 
 
 class AuditVerdict(Answer):
@@ -309,6 +330,10 @@ class AuditVerdict(Answer):
     head: str
     first_bad: int | None = None
     reason: str = ""
+    audit_of: str = Field(
+        "", description="the site whose audit it is, where that is another one's: then copies were looked at"
+    )
+    fits: list[str] = Field([], description="the sites whose agents know a head of it that fits")
 
 
 class Health(Answer):
@@ -374,6 +399,8 @@ class AgentRow(_Wire):
     waiting: int = 0
     done_in: float | None = Field(None, description="seconds until nothing waits, at the rate of the last minute")
     certificate_until: Instant | None = None
+    audit_entries: int = Field(0, description="of its audit, as it told last")
+    audit_kept: int = Field(0, description="to which entry of it there are copies here; 0: none")
     gaps: list[GapRow] = Field([], description="what is beyond retention, in either direction")
     said: dict[str, Any] = {}
 

@@ -259,8 +259,10 @@ def _add_lists(app: FastAPI, desk: Desk) -> None:
         return await desk.in_doubt(part, flow=flow)
 
     @app.get("/v1/audit", **needs(Action.READ))
-    async def audit(part: _Part, actor: _Filter = None, target: _Filter = None) -> Page[AuditRow]:
-        return await desk.audit(part, actor=actor, target=target)
+    async def audit(
+        part: _Part, actor: _Filter = None, target: _Filter = None, of: _Filter = None, lost: bool = False
+    ) -> Page[AuditRow]:
+        return await desk.audit(part, actor=actor, target=target, of=of, lost=lost)
 
 
 def _add_details(app: FastAPI, desk: Desk) -> None:
@@ -277,8 +279,8 @@ def _add_details(app: FastAPI, desk: Desk) -> None:
         return await desk.in_doubt_delivery(delivery)
 
     @app.get("/v1/audit/verdict", **needs(Action.READ))
-    async def audit_verdict() -> AuditVerdict:
-        return await desk.audit_verdict()
+    async def audit_verdict(of: _Filter = None) -> AuditVerdict:
+        return await desk.audit_verdict(of=of)
 
 
 def _add_monitoring(app: FastAPI, desk: Desk) -> None:
@@ -310,6 +312,10 @@ def _add_changes(app: FastAPI, desk: Desk) -> None:
     @app.post("/v1/agent/resume", status_code=204, **needs(Action.OPERATE, only_here="safe mode has no link"))
     async def resume(actor: _Actor, reason: _Reason) -> None:
         await desk.resume(caller=actor, reason=reason)
+
+    @app.post("/v1/audit/{site}/acknowledge", status_code=204, **needs(Action.ADMINISTER))
+    async def acknowledge_audit(site: str, actor: _Actor, reason: _Reason) -> None:
+        await desk.acknowledge_audit(site, caller=actor, reason=reason)
 
     @app.post("/v1/backups", **needs(Action.ADMINISTER, only_here="it names a folder of the machine"))
     async def back_up(actor: _Actor, folder: Annotated[str, Query(min_length=1, max_length=4096)]) -> BackupMade:

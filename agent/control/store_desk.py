@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 import orjson
 from pydantic import BaseModel
 
+from agent.audit_findings import findings, verdict
 from agent.control.conditions import conditions_of
 from agent.control.desk import VERIFY_SECONDS, Slice
 from agent.control.gauges import expose
@@ -23,6 +24,7 @@ from agent.control.issuing import TokenOffice
 from agent.control.schema import (
     AgentDetail,
     AgentRow,
+    AuditFinding,
     AuditRow,
     AuditVerdict,
     BackupMade,
@@ -47,14 +49,14 @@ from agent.control.schema import (
     TraceView,
 )
 from agent.fleet import Fleet
-from state import audit, views
+from state import audit, audit_breaks, audit_copies, views
 from state.database import Database
 from state.model.clock import Clock, to_millis
 from state.model.errors import ConfigError, DistctlError, NotFoundError
 from state.model.estate import Estate, FlowSpec
 from state.model.people import TokenWish
 from state.model.suggestion import suggestion
-from state.model.visible import visible
+from state.model.visible import shown, visible
 from state.tokens import Token
 
 T = TypeVar("T", bound=BaseModel)
@@ -92,7 +94,7 @@ class StoreDesk:
     async def status(self) -> Status:
         """The agent in one answer."""
         about = self._about()
-        lanes, events, letters = await self._database.read(partial(_overview, now=to_millis(about["as_of"])))
+        lanes, events, letters, audits = await self._database.read(partial(_overview, now=to_millis(about["as_of"])))
         rows = [LaneRow.model_validate(lane) for lane in lanes]
         estate = self._running.estate()
         return Status(
@@ -104,8 +106,9 @@ class StoreDesk:
             events=events,
             open_dead_letters=letters,
             totals=total(lane for lane in rows if not lane.shadow_of),
-            conditions=conditions_of(rows, open_dead_letters=letters, troubles=self._running.troubles()),
+            conditions=conditions_of(rows, open_dead_letters=letters, troubles=self._running.troubles(), audits=audits),
             lanes=rows,
+            audits=audits,
         )
 
     async def flows(self) -> Page[FlowRow]:
@@ -180,16 +183,35 @@ class StoreDesk:
             raise NotFoundError(f"delivery {delivery} is not in doubt", hint=hint, code="not-in-doubt")
         return InDoubtDetail.model_validate({**self._about(), **_shown_as("payload", row)})
 
-    async def audit(self, part: Slice, *, actor: str | None = None, target: str | None = None) -> Page[AuditRow]:
-        """Audit entries."""
+    async def audit(
+        self,
+        part: Slice,
+        *,
+        actor: str | None = None,
+        target: str | None = None,
+        of: str | None = None,
+        lost: bool = False,
+    ) -> Page[AuditRow]:
+        """Audit entries: this agent's, or the copies of those `of` another site; `lost` ones are in no store but here."""
         before, limit = _before(part), part.limit + 1
-        query = partial(audit.entries, actor=actor, target=target, before_seq=before, limit=limit)
-        rows = [_audit_row(entry) for entry in await self._database.read(query)]
-        return Page[AuditRow](**self._page(AuditRow, rows, part, "seq"))
+        if of in {None, self._running.site} and not lost:
+            query = partial(audit.entries, actor=actor, target=target, before_seq=before, limit=limit)
+            rows = [_audit_row(entry) for entry in await self._database.read(query)]
+            return Page[AuditRow](**self._page(AuditRow, rows, part, "seq"))
+        site = of or self._running.site
+        if site != self._running.site:
+            await self._database.read(partial(_require_copies, site=site))
+        copies = partial(
+            audit_copies.entries, site=site, lost=lost, actor=actor, target=target, before=before, limit=limit
+        )
+        rows = [{**_audit_row(one.entry), "copy_id": one.id} for one in await self._database.read(copies)]
+        return Page[AuditRow](**self._page(AuditRow, rows, part, "copy_id"))
 
-    async def audit_verdict(self) -> AuditVerdict:
-        """Whether the audit's chain is whole."""
-        head, broken = await self._database.read(_verdict, deadline=VERIFY_SECONDS)
+    async def audit_verdict(self, *, of: str | None = None) -> AuditVerdict:
+        """Whether the audit's chain, or the copies of that `of` another site, are whole."""
+        site = of if of != self._running.site else None
+        query = _verdict if site is None else partial(_verdict_of_copies, site=site)
+        head, broken, fits = await self._database.read(query, deadline=VERIFY_SECONDS)
         return AuditVerdict(
             **self._about(),
             ok=broken is None,
@@ -197,7 +219,15 @@ class StoreDesk:
             head=head.hash,
             first_bad=broken.seq if broken else None,
             reason=broken.finding if broken else "",
+            audit_of=site or "",
+            fits=fits,
         )
+
+    async def acknowledge_audit(self, site: str, *, caller: str, reason: str) -> None:
+        """Somebody knows that the audit of `site` does not go on as it was known. Raises `NotFoundError` where it does."""
+        now = to_millis(self._running.clock.now())
+        unit = partial(_acknowledge, site=site, by=caller, reason=visible(reason), now=now)
+        await self._database.write(unit, name="control.acknowledge_audit")
 
     async def health(self) -> Health:
         """Whether the agent works."""
@@ -327,9 +357,9 @@ def total(lanes: Iterable[Counts]) -> Counts:
     return Counts(**sums)
 
 
-def _overview(connection: sqlite3.Connection, *, now: int) -> tuple[list[views.Row], int, int]:
+def _overview(connection: sqlite3.Connection, *, now: int) -> tuple[list[views.Row], int, int, list[AuditFinding]]:
     events, letters = views.count_events(connection), views.count_open_dead_letters(connection)
-    return views.lanes(connection, now=now), events, letters
+    return views.lanes(connection, now=now), events, letters, findings(connection)
 
 
 def _flows(connection: sqlite3.Connection, *, now: int) -> tuple[list[views.Row], dict[str, views.Row]]:
@@ -350,8 +380,41 @@ def _seq(connection: sqlite3.Connection, event: str) -> int | None:
     return int(event) if event.isascii() and event.isdecimal() and len(event) < 19 else None
 
 
-def _verdict(connection: sqlite3.Connection) -> tuple[audit.AuditHead, audit.AuditBreak | None]:
-    return audit.head(connection), audit.verify(connection)
+def _verdict(connection: sqlite3.Connection) -> tuple[audit.AuditHead, audit.AuditBreak | None, list[str]]:
+    return audit.head(connection), *verdict(connection)
+
+
+def _verdict_of_copies(
+    connection: sqlite3.Connection, *, site: str
+) -> tuple[audit.AuditHead, audit.AuditBreak | None, list[str]]:
+    _require_copies(connection, site=site)
+    return audit_copies.end(connection, site), audit_copies.verify(connection, site), []
+
+
+def _require_copies(connection: sqlite3.Connection, *, site: str) -> None:
+    """Raises `NotFoundError` where nothing is kept of that site's audit."""
+    if not audit_copies.is_kept(connection, site):
+        raise NotFoundError(
+            f"nothing is kept here of the audit of {shown(site)}",
+            hint="the hub keeps those of its sites, and the agent that estate.yaml names as `hub.second` keeps the hub's",
+            code="no-copies",
+        )
+
+
+def _acknowledge(connection: sqlite3.Connection, *, site: str, by: str, reason: str, now: int) -> None:
+    count = audit_breaks.settle(connection, site, by=by, reason=reason, now=now)
+    if not count:
+        hint = "`distctl status` has what waits for somebody to acknowledge it"
+        raise NotFoundError(f"nothing is open about the audit of {shown(site)}", hint=hint, code="no-break")
+    audit.append(
+        connection,
+        at_ms=now,
+        actor=by,
+        action="acknowledge",
+        target=f"audit {site}",
+        reason=reason,
+        details={"breaks": count},
+    )
 
 
 def _flow_row(spec: FlowSpec, estate: Estate, lanes: Sequence[LaneRow], sources: dict[str, views.Row]) -> FlowRow:

@@ -75,6 +75,7 @@ class WrittenDesk:
     agent_changes: list[tuple[str, str, str, str]] = field(default_factory=list)  # what, to whom, who and why
     resumed_by: list[tuple[str, str]] = field(default_factory=list)  # who and why
     backed_up_by: list[tuple[str, str]] = field(default_factory=list)  # who and into which folder
+    acknowledged_by: list[tuple[str, str, str]] = field(default_factory=list)  # whose audit, who and why
     token_rows: list[TokenRow] = field(default_factory=list)
     revoked_by: list[tuple[str, str, str]] = field(default_factory=list)  # which, who and why
 
@@ -147,15 +148,30 @@ class WrittenDesk:
         evidence = {"payload": RawBytes(size=2, text="{}"), "waiting_behind": 1, "tries": []}
         return InDoubtDetail(**self._about(), **row.model_dump(), **evidence)
 
-    async def audit(self, part: Slice, *, actor: str | None = None, target: str | None = None) -> Page[AuditRow]:
-        """Those of `actor` and `target`."""
-        rows = [row for row in self.entries if actor in {None, row.actor} and target in {None, row.target}]
+    async def audit(
+        self,
+        part: Slice,
+        *,
+        actor: str | None = None,
+        target: str | None = None,
+        of: str | None = None,
+        lost: bool = False,
+    ) -> Page[AuditRow]:
+        """Those of `actor` and `target`; copies are what has a `copy_id`."""
+        kept = [row for row in self.entries if (row.copy_id is not None) == (lost or of is not None)]
+        rows = [row for row in kept if actor in {None, row.actor} and target in {None, row.target}]
         return Page[AuditRow](**self._about(), **_cut(rows, part))
 
-    async def audit_verdict(self) -> AuditVerdict:
+    async def acknowledge_audit(self, site: str, *, caller: str, reason: str) -> None:
+        """Notes who asked, and why."""
+        self._about()
+        self.acknowledged_by.append((site, caller, reason))
+
+    async def audit_verdict(self, *, of: str | None = None) -> AuditVerdict:
         """Whole, unless `first_bad` is set."""
         return AuditVerdict(
             **self._about(),
+            audit_of=of or "",
             ok=self.first_bad is None,
             entries=len(self.entries),
             head="ab" * 32,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = new_app()
 
-CONDITIONS = ("parked", "waiting-behind", "in-doubt", "unreachable", "held", "frozen", "backlog", "trouble")
+CONDITIONS = ("parked", "waiting-behind", "in-doubt", "unreachable", "held", "frozen", "backlog", "audit", "trouble")
 
 
 def _names() -> list[str]:

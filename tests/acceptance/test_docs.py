@@ -19,7 +19,7 @@ from prometheus_client import Counter
 from pydantic import BaseModel
 
 from agent.control import conditions, gauges
-from agent.control.schema import Condition, LaneRow, Status
+from agent.control.schema import AuditFinding, Condition, LaneRow, Status
 from agent.crash_points import VARIABLE
 from agent.estate.yaml_document import read_yaml
 from agent.record_reader import RecordReader
@@ -309,7 +309,10 @@ def test_the_conditions_of_the_pages_are_those_of_the_agent() -> None:
     lane = LaneRow(flow="f", target="s/t", tier=1, order="strict", state="held", breaker="open", pending=2, in_doubt=1)
     lane = lane.model_copy(update={"waiting_behind": 1})
     frozen = lane.model_copy(update={"state": "frozen"})
-    found: list[Condition] = conditions.conditions_of([lane, frozen], open_dead_letters=1, troubles=["x"])
+    audit = AuditFinding(audit_of="s", kind="cut", text="x", to_do="y", noticed_at="2026-03-02T09:00:00Z")
+    found: list[Condition] = conditions.conditions_of(
+        [lane, frozen], open_dead_letters=1, troubles=["x"], audits=[audit]
+    )
     assert {one.name for one in found} == set(CONDITIONS)
 
 

@@ -63,6 +63,7 @@ ROUTES = {
     "POST /v1/agents/{site}/allow": Action.ADMINISTER,
     "POST /v1/agents/{site}/deny": Action.ADMINISTER,
     "POST /v1/agents/{site}/invite": Action.ADMINISTER,
+    "POST /v1/audit/{site}/acknowledge": Action.ADMINISTER,
     "POST /v1/backups": Action.ADMINISTER,
     "POST /v1/estate/reload": Action.ENGINEER,
     "POST /v1/tokens": Action.ADMINISTER,

@@ -379,9 +379,9 @@ def test_a_change_without_an_answer_is_in_doubt_and_a_question_is_not(tmp_path: 
 def test_the_audit_may_take_longer_to_verify_than_other_answers(tmp_path: Path) -> None:
     @dataclass(slots=True, kw_only=True)
     class SlowDesk(WrittenDesk):
-        async def audit_verdict(self) -> AuditVerdict:
+        async def audit_verdict(self, *, of: str | None = None) -> AuditVerdict:
             await asyncio.sleep(0.4)
-            return await WrittenDesk.audit_verdict(self)
+            return await WrittenDesk.audit_verdict(self, of=of)
 
     with served(SlowDesk(), tmp_path / "agent.sock") as path:
         assert ControlClient(path, deadline=0.2).audit_verdict().ok

@@ -3,14 +3,21 @@
 import pytest
 
 from agent.control.conditions import conditions_of
-from agent.control.schema import LaneRow
+from agent.control.schema import AuditFinding, LaneRow
 from console.cli.status import CONDITIONS
 
 QUIET = LaneRow(flow="stock", target="dc/erp", tier=2, order="strict", state="open", breaker="closed")
 
 
-def names(*lanes: LaneRow, letters: int = 0, troubles: tuple[str, ...] = ()) -> list[tuple[str, int]]:
-    found = conditions_of(lanes, open_dead_letters=letters, troubles=troubles)
+CUT = AuditFinding(
+    audit_of="dc", kind="cut", text="it was cut back", to_do="find out", noticed_at="2026-03-02T09:00:00Z"
+)
+
+
+def names(
+    *lanes: LaneRow, letters: int = 0, troubles: tuple[str, ...] = (), audits: tuple[AuditFinding, ...] = ()
+) -> list[tuple[str, int]]:
+    found = conditions_of(lanes, open_dead_letters=letters, troubles=troubles, audits=audits)
     return [(condition.name, condition.count) for condition in found]
 
 
@@ -62,5 +69,5 @@ def test_distctl_can_fail_on_every_condition_there_is() -> None:
     worst = QUIET.model_copy(update={"breaker": "open", "in_doubt": 1, "state": "held"})
     worst = worst.model_copy(update={"pending": 1, "waiting_behind": 1})
     frozen = QUIET.model_copy(update={"state": "frozen"})
-    found = names(worst, frozen, letters=1, troubles=("the estate is refused",))
+    found = names(worst, frozen, letters=1, troubles=("the estate is refused",), audits=(CUT,))
     assert {name for name, _ in found} == set(CONDITIONS)

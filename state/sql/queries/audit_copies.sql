@@ -16,6 +16,9 @@ ON CONFLICT (site) DO UPDATE SET held_seq = :seq, held_hash = :hash;
 -- The last copy of a chain.
 SELECT seq, hash FROM audit_copies WHERE site = ? AND break_id = ? ORDER BY seq DESC LIMIT 1;
 
+-- :name is_kept
+SELECT 1 FROM audit_copies WHERE site = ? LIMIT 1;
+
 -- :name hash_at
 SELECT hash FROM audit_copies WHERE site = ? AND break_id = 0 AND seq = ?;
 
