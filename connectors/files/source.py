@@ -41,7 +41,7 @@ _MOST_LATE_WRITERS: Final = 1000
 _LOOK_AT_FOLDER_EVERY_MS: Final = 1000  # a share may send no notices, but the folder's own time moves
 _BUSY_FOR: Final = 10.0  # seconds after something was taken in which the next is expected
 _GATHER_MS: Final = 50  # notices are gathered for so long and no longer, however many more come
-_GATHER_BUSY_MS: Final = 5
+_GATHER_BUSY_MS: Final = 2
 
 log = logging.getLogger(__name__)
 
