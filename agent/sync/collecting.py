@@ -38,12 +38,9 @@ def collect(
     segments, room = [], FULL_BYTES
     for tier, count in shares(owed, weights, FRAME_EVENTS).items():
         begin = after.get(tier, BEGINNING)
-        events = _events(connection, peer, epoch, tier, begin, count, room)
-        segment = Segment(
-            tier=tier, after=begin, events=events, again=min(len(events), max(0, again[tier] - begin.seq))
-        )
-        room -= sum(size_of(event) for event in segment.events)
-        segments.append(segment)
+        events, room = _events(connection, peer, epoch, tier, begin, count, room)
+        count_again = min(len(events), max(0, again[tier] - begin.seq))
+        segments.append(Segment(tier=tier, after=begin, events=events, again=count_again))
         if room <= 0:
             break
     return segments
@@ -51,14 +48,15 @@ def collect(
 
 def _events(
     connection: sqlite3.Connection, peer: PeerId, epoch: int, tier: int, after: Mark, count: int, room: int
-) -> list[Event]:
+) -> tuple[list[Event], int]:
+    """The events that are next, and the room that they leave."""
     events: list[Event] = []
     for event in streams.events_after(connection, peer, epoch=epoch, tier=tier, seq=after.seq, limit=count):
         events.append(event)
         room -= size_of(event)
         if room <= 0:
             break
-    return events
+    return events, room
 
 
 def reached(segment: Segment) -> Mark:
