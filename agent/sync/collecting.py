@@ -57,11 +57,3 @@ def _events(
         if room <= 0:
             break
     return events, room
-
-
-def reached(segment: Segment) -> Mark:
-    """The mark of a receiver that takes the whole segment in."""
-    mark = segment.after
-    for event in segment.events:
-        mark = mark.after(event.id, event.data)
-    return mark
