@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from agent.backup_folder import KEPT_FOLDERS, STORE, Verdict, copy_file, document_in, remove, write
 from agent.control.endpoint import store_in
 from agent.crash_points import CrashPoint, ignore
-from connectors.files.folder import sync_folder
+from connectors.files.folder import make_folder, sync_folder
 from state import backup, life, restore
 from state.engine import connect_reader, connect_writer, settle_wal
 from state.migrations import migrate, shipped
@@ -188,7 +188,8 @@ def _bring_documents(found: Verdict, data: Path) -> None:
         target = document_in(data, document.sha256)
         if target.exists():
             continue
-        target.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        for folder in (target.parent.parent, target.parent):
+            make_folder(folder, mode=0o750)
         unfinished = target.with_suffix(".partial")
         unfinished.unlink(missing_ok=True)
         copied = copy_file(document_in(found.path.parent, document.sha256), unfinished)

@@ -134,6 +134,26 @@ def test_a_raw_document_is_there_once_it_is_kept(recorder: Path, tmp_path: Path,
     assert kept.read_bytes() == b"R-1;5"
 
 
+def test_a_raw_document_that_a_restore_brings_back_is_there(recorder: Path, tmp_path: Path) -> None:
+    script = """
+        from types import SimpleNamespace
+        from agent.backup_folder import document_in
+        from agent.restore import _bring_documents
+        from connectors.files.folder import sync_folder
+        from state.model.ids import sha256
+        name = sha256(b"R-1;5")
+        backups = disk.parent / "backups"
+        document_in(backups, name).parent.mkdir(parents=True)
+        document_in(backups, name).write_bytes(b"R-1;5")
+        (disk / "data").mkdir()
+        sync_folder(disk)
+        manifest = SimpleNamespace(documents=[SimpleNamespace(sha256=name)])
+        _bring_documents(SimpleNamespace(manifest=manifest, path=backups / "one"), disk / "data")
+    """
+    [kept] = (left_after(recorder, tmp_path, script) / "data" / "raw").glob("*/*")
+    assert kept.read_bytes() == b"R-1;5"
+
+
 @pytest.mark.parametrize("asked", ["deliver", "probe"])
 def test_a_file_that_a_killed_sink_has_named_is_there_once_it_is_settled(
     recorder: Path, tmp_path: Path, asked: str
