@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 DEV    := $(VENV)/.dev
 BENCH  := $(VENV)/.bench
 
-.PHONY: demo test kills check bench backlog format clean
+.PHONY: demo test kills powercut check bench backlog format clean
 .DEFAULT_GOAL := demo
 
 demo: $(DEV)            ## a whole estate on this machine, with partners that misbehave
@@ -16,6 +16,9 @@ test: $(DEV)            ## the suite, under 15 minutes on two cores
 
 kills: $(DEV)           ## the SIGKILL loop at full length: make kills KILLS=500
 	@DISTCTL_KILLS=$(or $(KILLS),500) $(BIN)/pytest tests/acceptance/test_kill_loop.py tests/acceptance/test_estatewide.py $(ARGS)
+
+powercut: $(DEV)        ## what a power cut leaves of a run, in many places: make powercut IMAGES=2000
+	@$(BIN)/python -m tests.powercut --images $(or $(IMAGES),2000) $(ARGS)
 
 check: $(DEV)           ## format, lint, types, layers
 	@$(BIN)/ruff format --check .
