@@ -7,10 +7,12 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from agent.audit_findings import findings
-from agent.control.schema import AgentRow, AuditFinding, GapRow
+from agent.control.schema import AgentRow, AuditFinding, GapRow, SiteBundle
 from agent.pace import LOOKS_EVERY, Pace
 from agent.supervisor import sleep_unless
 from agent.sync.beyond import sentence
@@ -197,6 +199,7 @@ def _row(
         audit_entries=audit_copies.told(connection, site).head.seq,
         audit_kept=audit_copies.end(connection, site).seq,
         gaps=[_gap_row(gap, here.site, peer.site) for gap in gaps.list_all(connection, peer.id)] if peer else [],
+        bundle=_bundle(peer.said) if peer else None,
         said=peer.said if peer else {},
     )
 
@@ -224,6 +227,14 @@ def _waiting(connection: sqlite3.Connection) -> dict[str, int]:
 
 def _owed(connection: sqlite3.Connection, here: Life, peer: Peer) -> int:
     return sum(streams.owed(connection, peer.id, epoch=here.epoch).values())
+
+
+def _bundle(said: Mapping[str, Any]) -> SiteBundle | None:
+    """What a site said of its bundles, which may be anything."""
+    try:
+        return SiteBundle.model_validate(said["bundle"])
+    except (KeyError, ValidationError):
+        return None
 
 
 def _certificate_until(standing: Standing | None) -> datetime | None:

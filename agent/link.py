@@ -62,12 +62,13 @@ def link_of(
     *,
     on_owed: OnOwed,
     on_life: Callable[[], None],
+    on_bundle: Callable[[], None],
     answer: AnswersHub,
 ) -> Link:
     """The link of the agent of `ground.site`, with its identity in the folder `data`.
 
-    `on_life`: this store may not go on, begins to gather or was answered. `answer` puts what somebody at the hub asks to this
-    agent's own control API.
+    `on_life`: this store may not go on, begins to gather or was answered. `on_bundle`: an estate of the hub may be there to be
+    judged. `answer` puts what somebody at the hub asks to this agent's own control API.
     """
     hub = compiled.estate.settings.hub
     if hub is None:
@@ -76,7 +77,7 @@ def link_of(
 
     if hub.site == ground.site:
         return HubLink(ground, compiled, data, hub, on_owed=on_owed, on_life=on_life)
-    return HubDialler(ground, compiled, data, hub, on_owed=on_owed, on_life=on_life, answer=answer)
+    return HubDialler(ground, compiled, data, hub, on_owed=on_owed, on_life=on_life, on_bundle=on_bundle, answer=answer)
 
 
 class NoLink:

@@ -13,11 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+from agent.allow_list import AllowList
 from agent.errand import Answered, Elsewhere, Question
 from agent.estate.compiled import CompiledEstate
 from agent.estate.known import KnownEstates
 from agent.identity.hub import HubIdentity
 from agent.identity.listener import Listener
+from agent.identity.seal import Seal
 from agent.identity.site import SiteIdentity
 from agent.link import AnswersHub, OnOwed
 from agent.supervisor import sleep_unless
@@ -126,7 +128,11 @@ class HubLink:
             second=settings.hub.second if settings.hub else None,
             on_denied=self._know_denied,
             errands=self._errands,
+            seal=self._seal,
         )
+
+    def _seal(self) -> Seal | None:
+        return Seal.of_hub(self.identity.authority.key, self._compiled.estate.settings) if self.identity else None
 
     def _know_denied(self, standing: Standing) -> None:
         if self.identity is not None:
@@ -148,6 +154,7 @@ class HubDialler:
         *,
         on_owed: OnOwed,
         on_life: Callable[[], None],
+        on_bundle: Callable[[], None],
         answer: AnswersHub,
     ) -> None:
         self._ground = ground
@@ -157,6 +164,7 @@ class HubDialler:
         self._on_owed = on_owed
         self._on_life = on_life
         self._errands = ErrandRunner(answer, ground.database, hub=spec.site, clock=ground.clock)
+        self._on_bundle = on_bundle
         self._link: SiteLink | None = None
         self._missing = ""
         self._again = asyncio.Event()  # the estate changed, or the agent stops
@@ -166,8 +174,10 @@ class HubDialler:
         """Why nothing is exchanged with the hub, if so."""
         if self._missing:
             return [self._missing]
-        trouble = self._link.trouble if self._link else None
-        return [f"nothing is exchanged with the hub {self._spec.site}: {trouble}"] if trouble else []
+        unheard = self._link.trouble if self._link else None
+        found = [f"nothing is exchanged with the hub {self._spec.site}: {unheard}"] if unheard else []
+        useless = AllowList.read(self._data).trouble
+        return [*found, useless] if useless else found
 
     def adopt(self, compiled: CompiledEstate) -> None:
         """Greet the hub anew under the new estate."""
@@ -228,6 +238,7 @@ class HubDialler:
             clock=ground.clock,
             dice=ground.dice,
             health=self._health,
+            on_bundle=self._on_bundle,
             on_owed=self._on_owed,
             on_life=self._on_life,
             is_second=settings.hub is not None and settings.hub.second == ground.site,

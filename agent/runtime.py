@@ -45,11 +45,13 @@ from agent.link import Link, link_of
 from agent.raw_archive import RawArchive
 from agent.reaper import Reaper
 from agent.retention import Retention
+from agent.site_estate import SiteEstate, is_enrolled
 from agent.start_count import WELL_AFTER, StartCount
 from agent.supervisor import Forever, first_in, guard, sleep_unless, unless
 from agent.telemetry import Telemetry, notify_service_manager, start_logging, watchdog_seconds
 from agent.works import Ground, Works, open_works, rehearse
-from state import audit, estates, life, targets
+from state import audit, bundles, estates, life, targets
+from state.bundles import Bundle, BundleState
 from state.database import Database
 from state.model.clock import Clock, to_millis
 from state.model.errors import (
@@ -67,12 +69,15 @@ from state.reserve import Reserve
 
 _log = logging.getLogger("distctl.agent")
 
+Along = Callable[[sqlite3.Connection], None]
+"""What is written in the transaction that puts an estate in force."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentOptions:
     """How an agent is started."""
 
-    estate: Path
+    estate: Path | None  # None at a site that takes its estate from the hub alone
     site: str
     data: Path
     log: Literal["json", "text"] = "json"
@@ -82,9 +87,9 @@ async def run_agent(options: AgentOptions) -> int:
     """Run the agent until it is told to stop. Returns the exit code; raises `ConfigError` and `StoreError` at the start."""
     start_logging(options.log)
     _collect_seldom()
-    options = replace(options, estate=options.estate.absolute())
+    options = replace(options, estate=options.estate.absolute() if options.estate else None)
     clock = SystemClock()
-    compiled = _read_estate(options.estate, options.site)
+    compiled = None if is_enrolled(options.data) else _read_estate(options.estate, options.site)
     options.data.mkdir(mode=0o750, parents=True, exist_ok=True)
     starts = StartCount(options.data / "starts")
     starts.begin()
@@ -99,16 +104,25 @@ async def run_agent(options: AgentOptions) -> int:
         raise
 
 
-async def _run(options: AgentOptions, compiled: CompiledEstate, clock: Clock, starts: StartCount) -> int:
+async def _run(options: AgentOptions, compiled: CompiledEstate | None, clock: Clock, starts: StartCount) -> int:
     crash = crash_points.from_environment(environ)
     fatal: asyncio.Queue[DistctlError] = asyncio.Queue()
     reserve = Reserve(options.data / "reserve")
     make_room = partial(_make_room, reserve)
     database = await _open_store(options.data, clock, crash=crash, on_fatal=fatal.put_nowait, make_room=make_room)
     async with database:
+        source = SiteEstate(
+            database,
+            site=options.site,
+            data=options.data,
+            folder=options.estate,
+            read_folder=partial(_read_estate, options.estate, options.site),
+            clock=clock,
+        )
+        compiled = compiled or await source.begin(starts)
         ground = Ground(
             site=options.site,
-            home=options.estate,
+            home=options.estate or options.data.absolute(),
             database=database,
             archive=RawArchive(options.data / "raw"),
             leases=Leases(clock),
@@ -118,7 +132,7 @@ async def _run(options: AgentOptions, compiled: CompiledEstate, clock: Clock, st
             telemetry=Telemetry(),
             on_sent=lambda _: None,  # the agent's link takes its place
         )
-        return await Agent(options, ground, compiled, fatal, starts, reserve).run()
+        return await Agent(options, ground, source, compiled, fatal, starts, reserve).run()
 
 
 class Agent:
@@ -128,12 +142,16 @@ class Agent:
         self,
         options: AgentOptions,
         ground: Ground,
+        source: SiteEstate,
         compiled: CompiledEstate,
         fatal: asyncio.Queue[DistctlError],
         starts: StartCount,
         reserve: Reserve,
     ) -> None:
         self._options = options
+        self._source = source
+        self._bundle_came = asyncio.Event()  # an estate of the hub may be there to be judged
+        self._on_trial = asyncio.Event()  # a bundle came into force, or the agent stops
         self._link: Link = link_of(
             ground,
             compiled,
@@ -141,6 +159,7 @@ class Agent:
             on_owed=self._wake_targets,
             on_life=self._look_at_life,
             answer=self._answer_hub,
+            on_bundle=self._bundle_came.set,
         )
         self._control: ControlServer | None = None
         self._ground = ground = replace(ground, on_sent=self._link.wake)
@@ -200,9 +219,9 @@ class Agent:
     async def _live(self) -> None:
         """The whole agent, until it is stopped."""
         ground, stopping = self._ground, self._stopping
-        await rehearse(ground, self._compiled)
+        await self._rehearse_or_give_back()
         await ground.database.write(self._start, name="runtime.start")
-        await self._adopt(self._compiled, by="agent")
+        await self._adopt(self._compiled, by="agent", why="the estate folder changed")
         await self._reaper.sweep()
         server = self._control = self._server()
         async with asyncio.TaskGroup() as tasks:
@@ -211,6 +230,7 @@ class Agent:
             self._guarded(tasks, "reaper", partial(self._reaper.run, stopping), stopping)
             self._guarded(tasks, "retention", partial(self._retention.run, stopping), stopping)
             self._guarded(tasks, "estate", self._follow_estate, stopping)
+            self._guarded(tasks, "bundles", self._follow_bundles, stopping)
             self._guarded(tasks, "watchdog", partial(self._feed_watchdog, stopping), stopping)
             self._guarded(tasks, "starts", self._become_well, stopping)
             self._guarded(tasks, "link", partial(self._link.run, stopping), stopping)
@@ -231,7 +251,7 @@ class Agent:
             _log.critical("%s", self._safe_mode())
 
     async def resume(self, by: str, reason: str) -> None:
-        """End safe mode, audited, with the estate as the folder has it by now: an edit may be the cure.
+        """End safe mode, audited, with the estate as it is by now: an edit may be the cure.
 
         Raises `ConflictError` where the agent is not in safe mode, and `ConfigError`, which leaves it there, where the estate
         is wrong.
@@ -241,7 +261,7 @@ class Agent:
                 raise ConflictError(
                     "the agent is not in safe mode", hint="`distctl status` says how it is", code="not-safe-mode"
                 )
-            compiled = await self._read_again()
+            compiled = await self._source.choose()
             await rehearse(self._ground, compiled)
             await self._ground.database.write(partial(self._note_resumption, by, reason), name="runtime.resume")
             self._compiled = compiled
@@ -265,46 +285,107 @@ class Agent:
         )
 
     async def reload(self, by: str) -> bool:
-        """Read the estate folder again and put it in force. Answers whether it changed; `ConfigError` where it is wrong."""
+        """Look for a better estate than the one in force: a refused bundle of the hub judged again, or the folder read again.
+
+        Answers whether it changed. Raises `ConfigError` where what is found cannot be put in force.
+        """
         async with self._changing:
+            if await self._source.reconsider():
+                changed = await self._take_bundle(by)
+                if self._source.refused is not None:
+                    raise ConfigError(self._source.trouble, code="refused-bundle")
+                return changed
             return await self._reload(by)
 
     async def _reload(self, by: str) -> bool:
-        compiled = await self._read_again()
+        """Read the folder again, where it counts."""
+        if self._source.in_force is not None:
+            await self._source.look_at_folder()
+            return False
+        compiled = await self._source.choose()
         if compiled.estate.hash == self._compiled.estate.hash:
             self._refused = None
             return False
         await rehearse(self._ground, compiled)
-        await self._adopt(compiled, by=by)
+        await self._adopt(compiled, by=by, why="the estate folder changed")
         self._ending.set()
         return True
 
-    async def _read_again(self) -> CompiledEstate:
-        return await asyncio.to_thread(_read_estate, self._options.estate, self._options.site)
+    async def _take_bundle(self, by: str) -> bool:
+        """Put what came from the hub in force, on trial, where it is fit for this site. Answers whether the estate changed."""
+        judged = await self._source.judge(self._compiled, partial(rehearse, self._ground))
+        if judged is None:
+            return False
+        bundle, compiled = judged
+        is_new = compiled.estate.hash != self._compiled.estate.hash
+        state = BundleState.TRIAL if is_new else BundleState.GOOD
+        why = f"{bundle.name} of the hub, put in force there by {bundle.adopted_by}"
+        along = partial(bundles.settle, bundle=bundle, state=state)
+        if not is_new:
+            await self._ground.database.write(partial(self._put_in_force, compiled, by, why, along), name="bundle.good")
+            await self._source.take(bundle, state)
+            return False
+        self._starts.doubt()
+        await self._adopt(compiled, by=by, why=why, along=along)
+        await self._source.take(bundle, state)
+        self._on_trial.set()
+        self._ending.set()
+        _log.info("%s is in force", why)
+        return True
 
-    async def _adopt(self, compiled: CompiledEstate, *, by: str) -> None:
-        await self._ground.database.write(partial(self._put_in_force, compiled, by), name="runtime.adopt_estate")
+    async def _rehearse_or_give_back(self) -> None:
+        try:
+            await rehearse(self._ground, self._compiled)
+        except (DistctlError, ValueError) as error:
+            if not await self._give_back(str(error)):
+                raise
+
+    async def _give_back(self, why: str) -> bool:
+        """Go back from a bundle on trial to what was before it; answers whether there was something to go back to."""
+        async with self._changing:
+            compiled = await self._source.give_back(why)
+            if compiled is not None:
+                await self._adopt(compiled, by="agent", why="back to what was before the refused bundle")
+            return compiled is not None
+
+    async def _adopt(self, compiled: CompiledEstate, *, by: str, why: str, along: Along | None = None) -> None:
+        unit = partial(self._put_in_force, compiled, by, why, along)
+        await self._ground.database.write(unit, name="runtime.adopt_estate")
         self._compiled = compiled
         self._refused = None
         self._link.adopt(compiled)
 
-    def _put_in_force(self, compiled: CompiledEstate, by: str, connection: sqlite3.Connection) -> None:
-        millis = to_millis(self._ground.clock.now())
+    def _put_in_force(
+        self, compiled: CompiledEstate, by: str, why: str, along: Along | None, connection: sqlite3.Connection
+    ) -> None:
+        """A hub numbers what comes into force; `along` is done in the same transaction."""
+        now = self._ground.clock.now()
+        millis = to_millis(now)
         before: EstateHash | None = estates.adopt(connection, compiled.estate, now=millis)
+        issued = self._issue(connection, compiled, by)
+        if along is not None:
+            along(connection)
         open_lanes(connection, compiled, site=self._ground.site)
-        with Outbox(connection, now=self._ground.clock.now()) as outbox:
+        with Outbox(connection, now=now) as outbox:
             outbox.reconsider()
-        if before is not None:
+        if before is not None or issued is not None or along is not None:
             audit.append(
                 connection,
                 at_ms=millis,
                 actor=by,
                 action="adopt",
                 target="estate",
-                reason="the estate folder changed" if before else "the first estate",
+                reason="the first estate" if before == "" and along is None else why,
                 before={"hash": before} if before else None,
                 after={"hash": compiled.estate.hash},
+                details={"bundle": issued.number} if issued else None,
             )
+
+    def _issue(self, connection: sqlite3.Connection, compiled: CompiledEstate, by: str) -> Bundle | None:
+        hub = compiled.estate.settings.hub
+        if hub is None or hub.site != self._ground.site:
+            return None
+        return bundles.issue(connection, compiled.estate.hash, by=by, now=self._ground.clock.now())
 
     def _start(self, connection: sqlite3.Connection) -> None:
         life.begin(connection, self._ground.site, now=to_millis(self._ground.clock.now()))
@@ -324,15 +405,35 @@ class Agent:
                 self._works = None
                 await self._ending.wait()
                 continue
-            self._works = await open_works(self._ground, self._compiled)
+            try:
+                self._works = await open_works(self._ground, self._compiled)
+            except (DistctlError, ValueError) as error:
+                if not await self._give_back(f"it could not be worked: {error}"):
+                    raise
+                continue
             if self._stopping.is_set():
                 return
             await self._works.run(self._ending)
 
+    async def _follow_bundles(self) -> None:
+        """What the hub hands out is judged when it is there, one after the other."""
+        while not self._stopping.is_set():
+            await unless(self._stopping, self._bundle_came.wait())
+            self._bundle_came.clear()
+            if self._stopping.is_set():
+                return
+            async with self._changing:
+                if await self._take_bundle("agent"):
+                    self._ground.telemetry.reloads.labels("adopted").inc()
+
     async def _follow_estate(self) -> None:
+        if self._options.estate is None:
+            return
         async for _ in watch(self._options.estate, self._stopping):
             try:
-                if await self.reload("agent"):
+                async with self._changing:
+                    changed = await self._reload("agent")
+                if changed:
                     self._ground.telemetry.reloads.labels("adopted").inc()
                     _log.info("estate %s is in force", self._compiled.estate.hash)
             except ConfigError as error:
@@ -341,8 +442,13 @@ class Agent:
                 self._refused = error
 
     async def _become_well(self) -> None:
-        if not await sleep_unless(self._stopping, WELL_AFTER, clock=self._ground.clock):
-            self._starts.clear()
+        """Well is who ran for a while since the start, and since the last bundle came into force."""
+        while not self._stopping.is_set():
+            self._on_trial.clear()
+            if not await sleep_unless(self._on_trial, WELL_AFTER, clock=self._ground.clock):
+                self._starts.clear()
+                await self._source.be_well()
+                await self._on_trial.wait()
 
     async def _feed_watchdog(self, until: asyncio.Event) -> None:
         seconds = watchdog_seconds()
@@ -395,6 +501,7 @@ class Agent:
             notify_service_manager("STOPPING=1")
         self._stopping.set()
         self._resumed.set()
+        self._on_trial.set()
         self._ending.set()
         self._backups.stop()
 
@@ -422,6 +529,7 @@ class Agent:
             estate=lambda: self._compiled.estate,
             troubles=self._troubles,
             metrics=self._ground.telemetry.expose,
+            origin=lambda: self._source.origin,
             reload=self.reload,
             resume=self.resume,
             back_up=self._back_up,
@@ -432,6 +540,7 @@ class Agent:
         if self._is_waiting:
             return [self._safe_mode()]
         refused = [f"the edited estate is refused: {self._refused}"] if self._refused else []
+        refused += [self._source.trouble] if self._source.trouble else []
         full = [f"the disk was full: free space under {self._options.data}"] if self._reserve.is_given_up else []
         fenced = (
             [f"this store is fenced: {self._fenced}; `distctl restore` begins its next epoch"] if self._fenced else []
@@ -479,8 +588,14 @@ def _collect_seldom() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-def _read_estate(folder: Path, site: str) -> CompiledEstate:
+def _read_estate(folder: Path | None, site: str) -> CompiledEstate:
     """The estate of a folder, checked and compiled. Raises `ConfigError` for its first mistake, saying how many there are."""
+    if folder is None:
+        raise ConfigError(
+            "no estate has come from the hub yet, and no folder was named",
+            hint="start it once with --estate FOLDER, a copy of the hub's",
+            code="no-estate",
+        )
     estate = load_checked(folder).raise_first()
     if site not in estate.sites:
         known = ", ".join(estate.sites)

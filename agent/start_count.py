@@ -31,6 +31,11 @@ class StartCount:
         self.failed = _number_in(self._path)
         self._write(self.failed + 1)
 
+    def doubt(self) -> None:
+        """What runs is new: a crash from now on counts, as the first."""
+        self.failed = 0
+        self._write(1)
+
     def take_back(self) -> None:
         """This start does not count, neither for nor against."""
         if self.failed:

@@ -222,6 +222,18 @@ TOKENS: Final = Listing(
     empty="no tokens",
 )
 
+
+def estate_of(row: Any) -> str:
+    """Which bundle an agent has in force, and which one it refuses and why."""
+    bundle = row.bundle
+    if bundle is None:
+        return ""
+    in_force = f"{bundle.number} {bundle.estate[:8]}" if bundle.number else "its folder"
+    trial = " on trial" if bundle.state == "trial" else ""
+    refused = f", refused {bundle.refused}: {bundle.reason}" if bundle.refused else ""
+    return f"{in_force}{trial}{refused}"
+
+
 AGENTS: Final = Listing(
     columns=(
         Column(title="AGENT", value=lambda row: row.agent),
@@ -230,6 +242,7 @@ AGENTS: Final = Listing(
         _number("WAITING", lambda row: row.waiting),
         Column(title="DONE IN", value=lambda row: span(row.done_in)),
         _number("EPOCH", lambda row: row.epoch or None),
+        Column(title="ESTATE", value=estate_of),
         Column(title="CERTIFICATE UNTIL", value=lambda row: row.certificate_until),
         Column(title="REASON", value=lambda row: row.reason),
         Column(title="TO DO", value=lambda row: row.to_do),

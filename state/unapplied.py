@@ -33,6 +33,15 @@ class Waiting:
     is_again: bool  # it may have been here in a life that ended
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strange:
+    """So many events of a site wait for an estate."""
+
+    site: str
+    estate: EstateHash
+    count: int
+
+
 def add(
     connection: sqlite3.Connection,
     events: Iterable[Event],
@@ -73,6 +82,14 @@ def keys(connection: sqlite3.Connection) -> set[tuple[str, str]]:
 def wanted(connection: sqlite3.Connection) -> set[EstateHash]:
     """The estates that are waited for."""
     return {EstateHash(row[0]) for row in connection.execute(_SQL.wanted)}
+
+
+def list_strange(connection: sqlite3.Connection) -> list[Strange]:
+    """Whose events wait for an estate that is not here, by site and estate."""
+    return [
+        Strange(site=site, estate=EstateHash(estate), count=count)
+        for site, estate, count in connection.execute(_SQL.list_strange)
+    ]
 
 
 def take(connection: sqlite3.Connection) -> Iterator[Waiting]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from agent.control.schema import AuditFinding, Condition, LaneRow
+from state.unapplied import Strange
 
 
 def conditions_of(
@@ -40,6 +41,14 @@ def _conditions(
             yield Condition(name=state, count=len(stopped), text=f"{state}: {', '.join(stopped)}")
     if backlog := sum(lane.backlog for lane in lanes):
         yield Condition(name="backlog", count=backlog, text=f"{backlog:,} on their way")
+
+
+def unknown_estates(strange: Sequence[Strange]) -> Iterator[Condition]:
+    """What of other agents waits for an estate, which a person has to put in force here."""
+    if strange:
+        told = "; ".join(f"{one.count:,} of {one.site} for estate {one.estate[:8]}" for one in strange)
+        text = f"events wait for an estate that was never in force here: {told}"
+        yield Condition(name="unknown-estate", count=sum(one.count for one in strange), text=text)
 
 
 def _dead_letters(count: int) -> str:

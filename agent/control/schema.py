@@ -135,6 +135,7 @@ class Status(Answer):
     version: str
     started_at: Instant
     estate: str
+    estate_from: str = Field("", description="the bundle of the hub that is in force; empty: the estate folder")
     estate_hash: str
     events: int
     open_dead_letters: int = Field(description="parked deliveries and records that were set aside")
@@ -387,6 +388,16 @@ class GapRow(_Wire):
     text: str
 
 
+class SiteBundle(_Wire):
+    """Which estate of the hub a site has in force, and which one it refuses, as it told last."""
+
+    number: int | None = None
+    estate: str = Field("", description="its hash")
+    state: str = Field("", description="trial, or good")
+    refused: int | None = Field(None, description="the number of the last one, where that is refused")
+    reason: str = ""
+
+
 class AgentRow(_Wire):
     """Another agent as this one knows it. `waiting` are events that it does not have yet; `said` is what it told of itself."""
 
@@ -402,6 +413,7 @@ class AgentRow(_Wire):
     audit_entries: int = Field(0, description="of its audit, as it told last")
     audit_kept: int = Field(0, description="to which entry of it there are copies here; 0: none")
     gaps: list[GapRow] = Field([], description="what is beyond retention, in either direction")
+    bundle: SiteBundle | None = Field(None, description="of the hub's estates, at a site that takes them")
     said: dict[str, Any] = {}
 
 

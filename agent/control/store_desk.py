@@ -17,7 +17,7 @@ import orjson
 from pydantic import BaseModel
 
 from agent.audit_findings import findings, verdict
-from agent.control.conditions import conditions_of
+from agent.control.conditions import conditions_of, unknown_estates
 from agent.control.desk import VERIFY_SECONDS, Slice
 from agent.control.gauges import expose
 from agent.control.issuing import TokenOffice
@@ -58,6 +58,7 @@ from state.model.people import TokenWish
 from state.model.suggestion import suggestion
 from state.model.visible import shown, visible
 from state.tokens import Token
+from state.unapplied import list_strange
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -73,6 +74,7 @@ class Running:
     clock: Clock
     estate: Callable[[], Estate]  # in force now
     troubles: Callable[[], Sequence[str]]  # what does not work at the moment, one sentence each
+    origin: Callable[[], str]  # where that comes from, unless from the folder
     metrics: Callable[[], bytes]  # this process's own figures
     reload: Callable[[str], Awaitable[bool]]  # in the name of; answers whether the estate changed
     resume: Callable[[str, str], Awaitable[None]]  # in the name of, with its reason
@@ -97,16 +99,21 @@ class StoreDesk:
         lanes, events, letters, audits = await self._database.read(partial(_overview, now=to_millis(about["as_of"])))
         rows = [LaneRow.model_validate(lane) for lane in lanes]
         estate = self._running.estate()
+        strange = await self._database.read(list_strange)
         return Status(
             **about,
             version=version("distctl"),
             started_at=self._running.started_at,
             estate=estate.settings.name,
+            estate_from=self._running.origin(),
             estate_hash=estate.hash,
             events=events,
             open_dead_letters=letters,
             totals=total(lane for lane in rows if not lane.shadow_of),
-            conditions=conditions_of(rows, open_dead_letters=letters, troubles=self._running.troubles(), audits=audits),
+            conditions=[
+                *conditions_of(rows, open_dead_letters=letters, troubles=self._running.troubles(), audits=audits),
+                *unknown_estates(strange),
+            ],
             lanes=rows,
             audits=audits,
         )

@@ -23,11 +23,13 @@ from pydantic import BaseModel, ValidationError
 from agent.identity.certificates import AgentCertificate, key_hash, moment, read_certificate, read_key, write_key
 from agent.identity.hub_client import DEADLINE_SECONDS, hub_client
 from agent.identity.private_files import read_private, write_private
+from agent.identity.seal import Seal
 from agent.identity.tls import client_context, load_credentials
 from agent.identity.wire import RENEW_PATH, CertificateReply
 from agent.supervisor import sleep_unless
 from state.model.clock import Clock
 from state.model.errors import ConfigError, DeniedError, DistctlError, NotFoundError, TransientError
+from state.model.estate import EstateSettings
 from state.model.visible import visible
 
 _log: Final = logging.getLogger("distctl.identity")
@@ -91,6 +93,10 @@ class SiteIdentity:
         until = moment(self.certificate.not_after)
         named = f"{self.site} ({self.certificate.serial}, valid until {until})"
         return hub_client(self.hub, self._context, identity=named, deadline=deadline)
+
+    def seal(self, settings: EstateSettings) -> Seal:
+        """The hub's seal on the estate and environment of `settings`, as this agent knows it."""
+        return Seal.of_authority(self._authority, settings)
 
     def is_due(self, now: datetime) -> bool:
         """Whether the certificate is to be renewed: from day 15 on, and long after it expired."""

@@ -34,7 +34,12 @@ def agent() -> None:
 @app.command()
 def run(
     context: typer.Context,
-    estate: Annotated[Path, typer.Option(help="The estate folder.")] = Path(),
+    estate: Annotated[
+        Path | None,
+        typer.Option(
+            help="The estate folder; default the current one. An enrolled site reads it until an estate came from the hub."
+        ),
+    ] = None,
     log: Annotated[
         Log | None, typer.Option(help="The form of the log on stderr; default text on a terminal, else JSON.")
     ] = None,
@@ -43,11 +48,14 @@ def run(
     import asyncio
 
     from agent.runtime import AgentOptions, run_agent
+    from agent.site_estate import is_enrolled
 
     session = session_of(context)
-    site = session.site or _only_site(estate)
+    site = session.site or _only_site(estate or Path())
+    data = session.data_path(site)
+    folder = estate or (None if is_enrolled(data) else Path())
     form = log or (Log.TEXT if session.output.talk.isatty() else Log.JSON)
-    options = AgentOptions(estate=estate.resolve(), site=site, data=session.data_path(site), log=form.value)
+    options = AgentOptions(estate=folder and folder.resolve(), site=site, data=data, log=form.value)
     raise typer.Exit(asyncio.run(run_agent(options)))
 
 

@@ -17,7 +17,18 @@ if TYPE_CHECKING:
 
 app = new_app()
 
-CONDITIONS = ("parked", "waiting-behind", "in-doubt", "unreachable", "held", "frozen", "backlog", "audit", "trouble")
+CONDITIONS = (
+    "parked",
+    "waiting-behind",
+    "in-doubt",
+    "unreachable",
+    "held",
+    "frozen",
+    "backlog",
+    "audit",
+    "trouble",
+    "unknown-estate",
+)
 
 
 def _names() -> list[str]:
@@ -79,6 +90,8 @@ def show(answer: Status, output: Output, *, watching: bool = False) -> None:
     if watching:
         output.clear()
     output.line(f"{answer.site} ({answer.environment}) as of {moment(answer.as_of)}, estate {answer.estate_hash[:8]}")
+    if answer.estate_from:
+        output.line(f"estate: {answer.estate_from}")
     for condition in answer.conditions:
         output.line(f"! {condition.text}")
     output.rows(answer.lanes, lanes(answer.as_of))

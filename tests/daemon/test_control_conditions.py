@@ -2,12 +2,16 @@
 
 import pytest
 
-from agent.control.conditions import conditions_of
+from agent.control.conditions import conditions_of, unknown_estates
 from agent.control.schema import AuditFinding, LaneRow
 from console.cli.status import CONDITIONS
+from state.model.ids import EstateHash
+from state.unapplied import Strange
 
 QUIET = LaneRow(flow="stock", target="dc/erp", tier=2, order="strict", state="open", breaker="closed")
 
+
+STRANGE = Strange(site="north", estate=EstateHash("ab" * 16), count=3)
 
 CUT = AuditFinding(
     audit_of="dc", kind="cut", text="it was cut back", to_do="find out", noticed_at="2026-03-02T09:00:00Z"
@@ -65,9 +69,14 @@ def test_dead_letters_go_by_their_own_name_since_they_are_more_than_parked_deliv
     assert condition.text == f"{told}distctl dlq list"
 
 
+def test_events_that_wait_for_an_estate_are_told_by_site_and_estate() -> None:
+    [condition] = unknown_estates([STRANGE])
+    assert condition.text == "events wait for an estate that was never in force here: 3 of north for estate abababab"
+
+
 def test_distctl_can_fail_on_every_condition_there_is() -> None:
     worst = QUIET.model_copy(update={"breaker": "open", "in_doubt": 1, "state": "held"})
     worst = worst.model_copy(update={"pending": 1, "waiting_behind": 1})
     frozen = QUIET.model_copy(update={"state": "frozen"})
     found = names(worst, frozen, letters=1, troubles=("the estate is refused",), audits=(CUT,))
-    assert {name for name, _ in found} == set(CONDITIONS)
+    assert {name for name, _ in found} | {one.name for one in unknown_estates([STRANGE])} == set(CONDITIONS)

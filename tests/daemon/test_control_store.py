@@ -179,6 +179,7 @@ def running(database: Database, *, estate: Estate = ESTATE, troubles: Sequence[s
         started_at=NOON,
         clock=clock,
         estate=lambda: estate,
+        origin=lambda: "",
         troubles=lambda: troubles,
         metrics=lambda: b"distctl_up 1.0\n",
         reload=reload,

@@ -10,6 +10,13 @@ SELECT DISTINCT flow, partition_key FROM unapplied;
 -- :name wanted
 SELECT DISTINCT estate FROM unapplied WHERE estate NOT IN (SELECT hash FROM estates);
 
+-- :name list_strange
+SELECT p.site, u.estate, count(*)
+  FROM unapplied u JOIN peers p ON p.id = u.peer_id
+ WHERE u.estate NOT IN (SELECT hash FROM estates)
+ GROUP BY u.estate, u.peer_id
+ ORDER BY p.site, u.estate;
+
 -- :name list
 SELECT id, peer_id, tier, attributes, data, is_again FROM unapplied WHERE id > ? ORDER BY id LIMIT ?;
 
