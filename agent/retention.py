@@ -40,7 +40,7 @@ LOOKED_AT: Final = 1_000
 AT_ONCE: Final = 200
 """Events or items of one unit."""
 
-BYTES_AT_ONCE: Final = 4 * 1024 * 1024
+BYTES_AT_ONCE: Final = 1024 * 1024
 """Of raw documents in one unit; a larger one is a unit of its own."""
 
 

@@ -295,8 +295,3 @@ def last(connection: sqlite3.Connection) -> Noted | None:
         taken_at=from_millis(taken_at),
         verified_at=from_millis(verified_at),
     )
-
-
-def received_in(connection: sqlite3.Connection, noted: Noted, peer: PeerId, *, epoch: int) -> dict[int, int]:
-    """How far that backup has the streams of `peer`, by tier: what is beyond exists nowhere else for sure."""
-    return dict(connection.execute(_SQL.marks, (noted.id, peer, epoch)).fetchall())

@@ -137,7 +137,9 @@ class Status(Answer):
     estate: str
     estate_from: str = Field("", description="the bundle of the hub that is in force; empty: the estate folder")
     estate_hash: str
-    events: int
+    events: int = Field(description="that ever came in or arose here")
+    let_go: int = Field(0, description="of them, by the rule of retention")
+    oldest_event_at: Instant | None = Field(None, description="when the oldest that is here was recorded")
     open_dead_letters: int = Field(description="parked deliveries and records that were set aside")
     totals: Counts
     conditions: list[Condition]

@@ -49,7 +49,7 @@ from agent.control.schema import (
     TraceView,
 )
 from agent.fleet import Fleet
-from state import audit, audit_breaks, audit_copies, views
+from state import audit, audit_breaks, audit_copies, retention, views
 from state.database import Database
 from state.model.clock import Clock, to_millis
 from state.model.errors import ConfigError, DistctlError, NotFoundError
@@ -57,6 +57,7 @@ from state.model.estate import Estate, FlowSpec
 from state.model.people import TokenWish
 from state.model.suggestion import suggestion
 from state.model.visible import shown, visible
+from state.retention import Kept
 from state.tokens import Token
 from state.unapplied import list_strange
 
@@ -96,7 +97,9 @@ class StoreDesk:
     async def status(self) -> Status:
         """The agent in one answer."""
         about = self._about()
-        lanes, events, letters, audits = await self._database.read(partial(_overview, now=to_millis(about["as_of"])))
+        lanes, events, kept, letters, audits = await self._database.read(
+            partial(_overview, now=to_millis(about["as_of"]))
+        )
         rows = [LaneRow.model_validate(lane) for lane in lanes]
         estate = self._running.estate()
         strange = await self._database.read(list_strange)
@@ -108,6 +111,8 @@ class StoreDesk:
             estate_from=self._running.origin(),
             estate_hash=estate.hash,
             events=events,
+            let_go=kept.let_go,
+            oldest_event_at=kept.oldest_at,
             open_dead_letters=letters,
             totals=total(lane for lane in rows if not lane.shadow_of),
             conditions=[
@@ -364,9 +369,12 @@ def total(lanes: Iterable[Counts]) -> Counts:
     return Counts(**sums)
 
 
-def _overview(connection: sqlite3.Connection, *, now: int) -> tuple[list[views.Row], int, int, list[AuditFinding]]:
+def _overview(
+    connection: sqlite3.Connection, *, now: int
+) -> tuple[list[views.Row], int, Kept, int, list[AuditFinding]]:
     events, letters = views.count_events(connection), views.count_open_dead_letters(connection)
-    return views.lanes(connection, now=now), events, letters, findings(connection)
+    kept = retention.kept(connection)
+    return views.lanes(connection, now=now), events, kept, letters, findings(connection)
 
 
 def _flows(connection: sqlite3.Connection, *, now: int) -> tuple[list[views.Row], dict[str, views.Row]]:

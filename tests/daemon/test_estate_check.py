@@ -118,6 +118,8 @@ MISTAKES = [
     (SETTINGS, "currency: EUR", "currency: EUX", "estate.yaml:3:11", "no currency of ISO 4217", "EUR"),
     (SETTINGS, "currency: EUR", "currency: EUR\nname: other", "estate.yaml:4:1", "'name' is already there in line 1", ""),
     (SETTINGS, "name: acme", "name: Acme Corp", "estate.yaml:1:7", "cannot be a name", "lower-case"),
+    (SETTINGS, "currency: EUR", "currency: EUR\nretention: {settled: 6d}", "estate.yaml:4:22", "must be 7d at least", ""),
+    (SETTINGS, "currency: EUR", "currency: EUR\nretention: {setled: 9d}", "estate.yaml:4:13", "'setled' is not", "settled?"),
     (SETTINGS, "currency: EUR", "currency:\n\tEUR", "estate.yaml:4:1", "no YAML", "tab"),
     (SETTINGS, "name: acme", "name: !secret acme", "estate.yaml:1:7", "tag", "remove it"),
     (SETTINGS, "name: acme", "name: [acme", "estate.yaml:2:12", "no YAML", "brackets"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from state import audit, backup, estates, life, peers, restore, streams
+from state import audit, backup, estates, life, peers, restore, retention, streams
 from state.engine import connect_reader, connect_writer
 from state.lanes import Lane
 from state.migrations import migrate, shipped
@@ -22,6 +22,7 @@ from state.model.event import Op
 from state.model.ids import EventId, Seq, idempotency_key
 from state.model.stream import Mark
 from state.outbox import Outbox, Release
+from state.retention import Held
 from state.store_file import Ownership, restore_mark
 from state.testing import NOON
 from tests.stores.test_outbox import (
@@ -252,8 +253,7 @@ def test_the_last_backup_says_how_far_it_covers(connection: sqlite3.Connection, 
     last = backup.last(connection)
     assert last is not None
     assert (last.name, last.last_event, last.epoch, last.manifest_sha256) == ("one", 1, 1, "ab" * 32)
-    assert backup.received_in(connection, last, site.id, epoch=4) == {1: 17}
-    assert backup.received_in(connection, last, site.id, epoch=5) == {}
+    assert retention.held_of(connection, site.id) == Held(taken_at=NOON, streams={(4, 1): 17})
 
 
 def test_a_store_of_an_older_schema_is_described_and_notes_nothing(path: Path) -> None:

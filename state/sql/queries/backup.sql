@@ -59,6 +59,3 @@ INSERT INTO backup_marks (backup_id, peer_id, epoch, tier, seq) VALUES (?, ?, ?,
 
 -- :name last
 SELECT id, name, folder, manifest, epoch, last_event, taken_at, verified_at FROM backups ORDER BY id DESC LIMIT 1;
-
--- :name marks
-SELECT tier, seq FROM backup_marks WHERE backup_id = ? AND peer_id = ? AND epoch = ?;
