@@ -18,10 +18,10 @@ Measure: TypeAlias = Callable[[Path], Coroutine[Any, Any, list[Row]]]
 
 MEASURES: Final[Mapping[str, Measure]] = {
     "P1": intake.measure,
-    "link": linked_path.measure,
     "P2": linked_path.measure,
     "P3": whole_path.measure,
     "P4": linked_path.measure,
+    "link": linked_path.measure,
     "P5": waiting_producer.measure,
     "P7": backlog.measure,
     "P8": latency.measure,
@@ -42,6 +42,7 @@ def main(arguments: Sequence[str]) -> None:
             began = time.monotonic()
             rows += asyncio.run(measure(folder))
             print(f"{', '.join(names)} took {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    rows.sort(key=lambda row: list(MEASURES).index(row.number))
     told = table.circumstances(file_system(options.under))
     print(told, table.text(rows), sep="\n\n")
     if options.write:
