@@ -263,3 +263,10 @@ def test_the_cuts_of_a_seed_are_always_the_same(recorder: Path, tmp_path: Path) 
     records = read_recording(tmp_path / "recording")
     assert cuts(records, seed=3, images=9) == cuts(records, seed=3, images=20)[:9]
     assert cuts(records, seed=3, images=9) != cuts(records, seed=4, images=9)
+
+
+def test_without_a_compiler_it_says_so_and_fails(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.powercut", "--images", "1"]
+    ended = subprocess.run(command, env={"PATH": "", "TMPDIR": str(tmp_path)}, capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, b"")
+    assert b"needs a C compiler" in ended.stderr

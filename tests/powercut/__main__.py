@@ -38,6 +38,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="powercut-"))
     recorder = build_recorder(folder)
     if recorder is None:
+        folder.rmdir()
         _say("powercut needs a C compiler (cc or gcc) for its recorder, and there is none")
         return 2
     shipped = _record(folder / "shipped", recorder, arguments.rounds, FULL)
