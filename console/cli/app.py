@@ -30,6 +30,10 @@ COMMANDS: Final = {
     "check": ("console.cli.check", "Check an estate folder; findings name file, line and column."),
     "agent": ("console.cli.agent", "Run a site's agent."),
     "status": ("console.cli.status", "What is owed, what waits, what needs a person."),
+    "reload": (
+        "console.cli.reload",
+        "Read the estate folder again now; at a site, judge the hub's estate again that was refused.",
+    ),
     "flows": ("console.cli.flows", "The flows: what they read, owe and delivered."),
     "events": ("console.cli.events", "The events, newest first, or one of them."),
     "trace": ("console.cli.trace", "Everything known of a business key."),
