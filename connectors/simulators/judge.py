@@ -168,6 +168,12 @@ def balances_since(ledgers: Ledgers, moment: float) -> tuple[int, int]:
     return len(counted), sum(balance in arrived for balance in counted)
 
 
+def count_calls(ledgers: Ledgers, *, since: float, until: float) -> int:
+    """How often the ERP was called to do something in that time, in seconds since 1970."""
+    ((count,),) = rows(ledgers.erp, "SELECT count(*) FROM calls WHERE at > ? AND at < ?", (since, until))
+    return int(count)
+
+
 def _tally(
     flow: str, published: Sequence[Document], arrived: Sequence[Document], spoiled: int, *, latest: bool = False
 ) -> Tally:

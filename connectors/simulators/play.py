@@ -45,7 +45,7 @@ class Played:
 
     told: str
     checks: Sequence[Check]
-    fenced: int = 0  # agents
+    fenced: Mapping[str, str] = field(default_factory=dict)  # site: why its agent was kept out
     resupplied: int = 0  # events
 
 
@@ -83,7 +83,7 @@ class Cast(Protocol):
         ...
 
     def rows(self) -> Sequence[Mapping[str, Any]]:
-        """How each of them stands, for the report."""
+        """How each of them stands, for the report: its `site` and more."""
         ...
 
 
@@ -245,6 +245,7 @@ class Play:
     def _report(self) -> Report:
         verdict = judge(self.ledgers, self.cast.parked())
         recommendations = verdict.tallies[0]
+        fenced = {site: why for played in self._played for site, why in played.fenced.items()}
         return Report(
             planned=recommendations.planned,
             injected_bad=recommendations.injected_bad,
@@ -253,9 +254,9 @@ class Play:
             lost=sum(len(tally.lost) for tally in verdict.tallies),
             doubled=sum(len(tally.doubled) for tally in verdict.tallies),
             order_inversions=sum(len(tally.order_inversions) for tally in verdict.tallies),
-            fenced=sum(played.fenced for played in self._played),
+            fenced=len(fenced),
             resupplied=sum(played.resupplied for played in self._played),
-            agents=self.cast.rows(),
+            agents=[{**row, "fenced": fenced.get(row["site"], "")} for row in self.cast.rows()],
             checks=(*verdict.checks, *(check for played in self._played for check in played.checks)),
             elapsed_s=time.monotonic() - self.began,
         )

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from connectors.simulators.judge import Check, balances_since
+from connectors.simulators.judge import Check, balances_since, count_calls
 from connectors.simulators.play import Act, Play, Played, kill_erp
 from connectors.simulators.stage import CUT_OFF, HUB
 from console.cli.demo_agents import Agents, SiteAgent
@@ -76,7 +76,10 @@ def lose_hub(agents: Agents, play: Play) -> Played:
     agents.hub.program.kill()
     play.publish()
     restored = agents.hub.distctl("restore", made["path"], "--replace", "--reason", "the demo lost its hub")
+    started_at = time.time()
     agents.hub.start()
+    gathered_at = agents.hub.last_audited("gathered")
+    calls = count_calls(play.ledgers, since=started_at, until=gathered_at)
     gone = {event: site for event, site in known.items() if site != HUB}
     play.wait(lambda: not gone.keys() - _known(agents, made["last_event"]).keys(), within=WITHIN)
     back = gone.keys() & _known(agents, made["last_event"]).keys()
@@ -88,6 +91,11 @@ def lose_hub(agents: Agents, play: Play) -> Played:
             "its sites gave back what the backup lacked",
             len(back) == len(gone) and _sites_in(known) >= agents.sites.keys(),
             f"{len(back)} of {len(gone)} came back from {', '.join(sorted(_sites_in(gone)))}",
+        ),
+        _check(
+            "the hub called nobody before its sites had answered",
+            gathered_at > started_at and not calls,
+            "it waited for them" if gathered_at > started_at and not calls else f"{calls} calls",
         ),
         _check("the hub goes on in its next epoch", restored["epoch"] == 2, f"epoch {restored['epoch']}"),
         resupplied=len(back),
@@ -121,7 +129,7 @@ def copy_agent(agents: Agents, play: Play) -> Played:
             not adopted and is_open and after.epoch == seen.epoch + 1,
             adopted or f"adopted, it is {after.state} in epoch {after.epoch}",
         ),
-        fenced=int(found),
+        fenced={original.site: seen.reason} if found else {},
     )
 
 
@@ -152,6 +160,6 @@ def _check(name: str, ok: bool, detail: str) -> Check:
     return Check(name=name, ok=ok, detail=detail)
 
 
-def _played(*checks: Check, fenced: int = 0, resupplied: int = 0) -> Played:
+def _played(*checks: Check, fenced: Mapping[str, str] | None = None, resupplied: int = 0) -> Played:
     told = "; ".join(check.detail for check in checks)
-    return Played(told=told, checks=checks, fenced=fenced, resupplied=resupplied)
+    return Played(told=told, checks=checks, fenced=fenced or {}, resupplied=resupplied)

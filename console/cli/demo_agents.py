@@ -85,6 +85,10 @@ class SiteAgent:
                     return
                 yield row
 
+    def last_audited(self, action: str) -> float:
+        """When its audit last had that action, in seconds since 1970; 0 if never."""
+        return max((row.at.timestamp() for row in self.client.audit().items if row.action == action), default=0.0)
+
     def peer(self, site: str) -> AgentRow:
         """How it sees another agent."""
         return self.client.agent(site).agent

@@ -94,6 +94,7 @@ def test_the_demo_holds_every_check_and_can_be_kept_and_looked_at(tmp_path: Path
     assert report["lost"] == report["doubled"] == report["order_inversions"] == 0
     assert report["fenced"] == 1
     assert report["resupplied"] > 0
+    assert [row["site"] for row in report["agents"] if row["fenced"]] == ["web"]
     assert {row["site"]: row["epoch"] for row in report["agents"]} == {"hq": 2, "dc-north": 1, "dc-south": 1, "web": 2}
     assert {row["agent"]: row["state"] for row in agents} == dict.fromkeys(SITES[1:], "open")
     assert processes_of(home) == []

@@ -42,7 +42,7 @@ class RelayOfTheTests:
         to_come = play.at_work()
         self.program.kill()
         self.start()
-        return Played(told=f"{to_come} to come", checks=[], fenced=1, resupplied=2)
+        return Played(told=f"{to_come} to come", checks=[], fenced={"relay": "for a test"}, resupplied=2)
 
     def owes(self) -> bool:
         return False
@@ -85,6 +85,7 @@ def test_in_a_run_every_check_holds_but_what_an_act_found_and_no_process_is_left
     ]
     assert scenes[-1].told[-1].endswith("sums: FAILED: two and two are four: they are five")
     assert (report.fenced, report.resupplied) == (1, 2)
+    assert report.agents == [{"site": "relay", "state": "open", "epoch": 1, "fenced": "for a test"}]
     assert not any(is_running(pid) for pid in pids)
     assert list(report.to_json()) == [*report.figures, "agents", "checks", "elapsed_s"]
 
