@@ -367,7 +367,7 @@ def _add_tokens(app: FastAPI, desk: Desk, gate: Gate) -> None:
         site: Annotated[list[str] | None, Query(max_length=500)] = None,
         everywhere: bool = False,
     ) -> IssuedToken:
-        await gate.uphold(may_issue(call.subject, role), call)
+        await gate.uphold(may_issue(call.subject, role, person), call)
         sites = None if everywhere else frozenset(site or [call.site])
         wish = TokenWish(name=name, person=person, roles=frozenset(role), sites=sites, lasts=expires)
         return await desk.create_token(wish, caller=call.subject.actor)

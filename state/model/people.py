@@ -243,10 +243,11 @@ def decide(subject: Subject, action: Action, site: str, *, forbidden: Collection
             return _refusal(subject, action, site)
 
 
-def may_issue(subject: Subject, roles: Collection[Role]) -> Decision:
-    """Whether `subject`, who may administer, may make a token with these roles.
+def may_issue(subject: Subject, roles: Collection[Role], person: str) -> Decision:
+    """Whether `subject`, who may administer, may make a token with these roles for `person`.
 
-    A token makes no others, or one that was stolen would outlive its end. Who approves nothing makes none that approves.
+    A token makes no others, or one that was stolen would outlive its end. One that approves is made by its own person alone:
+    whoever makes a token sees its text, and with another's could be both pairs of the four eyes.
     """
     if subject.scope is not None:
         message = f"the token {subject.scope.token} makes no other tokens"
@@ -256,6 +257,10 @@ def may_issue(subject: Subject, roles: Collection[Role]) -> Decision:
         message = f"{subject.name} approves nothing, and makes no token that does"
         hint = f"it takes a person with the role {' or '.join(roles_for(Action.ADMINISTER))}, under an account of their own"
         return Decision(is_allowed=False, code="needs-a-person", message=message, hint=hint)
+    if Role.APPROVER in roles and subject.name != person:
+        message = f"{subject.name} makes no token that approves in the name of {person}"
+        hint = f"whoever makes it could approve with it: {person} makes it, under an account of their own"
+        return Decision(is_allowed=False, code="not-your-eyes", message=message, hint=hint)
     return ALLOWED
 
 

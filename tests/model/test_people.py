@@ -166,14 +166,22 @@ def test_the_audit_names_the_person_and_the_token() -> None:
 
 
 def test_a_token_makes_no_tokens() -> None:
-    assert may_issue(a_subject(Role.ADMIN), {Role.VIEWER}) == ALLOWED
-    assert may_issue(by_token(a_person(Role.ADMIN), a_scope(Role.ADMIN)), {Role.VIEWER}).code == "token-by-token"
+    assert may_issue(a_subject(Role.ADMIN), {Role.VIEWER}, "bo") == ALLOWED
+    by_another = by_token(a_person(Role.ADMIN), a_scope(Role.ADMIN))
+    assert may_issue(by_another, {Role.VIEWER}, "bo").code == "token-by-token"
 
 
 def test_root_makes_no_token_that_approves() -> None:
-    assert may_issue(a_subject(Standing.HOUSE), set(Role) - {Role.APPROVER}) == ALLOWED
-    assert may_issue(a_subject(Standing.HOUSE), {Role.APPROVER}).code == "needs-a-person"
-    assert may_issue(a_subject(Role.ADMIN), {Role.APPROVER}) == ALLOWED
+    assert may_issue(a_subject(Standing.HOUSE), set(Role) - {Role.APPROVER}, "bo") == ALLOWED
+    assert may_issue(a_subject(Standing.HOUSE), {Role.APPROVER}, "bo").code == "needs-a-person"
+
+
+def test_a_token_that_approves_is_made_by_its_own_person_alone() -> None:
+    admin = a_subject(Role.ADMIN)
+    assert may_issue(admin, {Role.APPROVER}, admin.name) == ALLOWED
+    refused = may_issue(admin, {Role.VIEWER, Role.APPROVER}, "bo")
+    assert (refused.is_allowed, refused.code) == (False, "not-your-eyes")
+    assert "bo makes it" in refused.hint
 
 
 @pytest.mark.parametrize(
