@@ -33,11 +33,13 @@ POINTS: Final = (
 """Every named crash point that an agent passes by itself."""
 
 OF_A_HUB: Final = tuple(
-    f"sync.{unit}.{moment}_commit" for unit in ("hello", "push", "look", "pull") for moment in ("before", "after")
+    f"sync.{unit}.{moment}_commit"
+    for unit in ("hello", "audit", "push", "look", "pull")
+    for moment in ("before", "after")
 )
 OF_A_SITE: Final = tuple(
     f"sync.{unit}.{moment}_commit"
-    for unit in ("hello", "greeted", "acknowledged", "take_in")
+    for unit in ("hello", "greeted", "audit", "acknowledged", "take_in")
     for moment in ("before", "after")
 )
 """Those that are passed besides where agents are linked."""
