@@ -53,7 +53,8 @@ class Gathering:
             _log.warning("%s", self.trouble)
             return False
         settled = await self._settle(here.last_event)
-        await self._database.write(partial(self._end, settled), name="gathering.end")
+        superseded = await self._supersede()
+        await self._database.write(partial(self._end, settled, superseded), name="gathering.end")
         return True
 
     async def _settle(self, after: Seq) -> int:
@@ -71,21 +72,21 @@ class Gathering:
             count, reached = await self._database.write(unit, name="gathering.settle")
             settled += count
             if reached == place:
-                await self._supersede()
                 return settled
             place = reached
 
-    async def _supersede(self) -> None:
-        """Leave out what a newer snapshot has passed: it would be sent after that one."""
-        place = DeliveryId(0)
+    async def _supersede(self) -> int:
+        """Leave out what a newer snapshot has passed: it would be sent after that one; returns how many deliveries."""
+        superseded, place = 0, DeliveryId(0)
         while True:
             unit = partial(restore.supersede_passed, after=place, limit=_AT_ONCE, now=self._clock.now())
-            reached = await self._database.write(unit, name="gathering.supersede")
+            count, reached = await self._database.write(unit, name="gathering.supersede")
+            superseded += count
             if reached == place:
-                return
+                return superseded
             place = reached
 
-    def _end(self, settled: int, connection: sqlite3.Connection) -> None:
+    def _end(self, settled: int, superseded: int, connection: sqlite3.Connection) -> None:
         here = life.get(connection)
         if not life.end_gathering(connection):
             return
@@ -96,6 +97,6 @@ class Gathering:
             action="gathered",
             target="store",
             reason="every agent has given back what it had, or was waived",
-            after={"epoch": here.epoch, "settled": settled},
+            after={"epoch": here.epoch, "settled": settled, "superseded": superseded},
         )
         _log.info("the store is complete as far as others have it: %d deliveries were settled by their word", settled)

@@ -118,16 +118,19 @@ def settle_answered(
     return len(keys), Seq(answers[-1][0]) if answers else after
 
 
-def supersede_passed(connection: sqlite3.Connection, *, after: DeliveryId, limit: int, now: datetime) -> DeliveryId:
+def supersede_passed(
+    connection: sqlite3.Connection, *, after: DeliveryId, limit: int, now: datetime
+) -> tuple[int, DeliveryId]:
     """Supersede, in lanes in which the latest counts, snapshots in doubt that are followed by a newer one.
 
     The life that ended had let the newer one pass, or would have: sent now, the older one would come after it. Its own late
-    landing is no danger any more, since that life's calls are over. Looks at `limit` deliveries behind `after`; returns the last.
+    landing is no danger any more, since that life's calls are over. Looks at `limit` deliveries behind `after`; returns how many are
+    superseded, and the last.
     """
     found = connection.execute(_SQL.passed, (after, limit)).fetchall()
     lanes.count(connection, _supersede(connection, [(old, lane, new) for old, _, lane, new in found], now=now))
     KeyQueues(connection, now=now).advance([(key, LaneId(lane)) for _, key, lane, _ in found])
-    return DeliveryId(found[-1][0]) if found else after
+    return len(found), DeliveryId(found[-1][0]) if found else after
 
 
 def _supersede(
