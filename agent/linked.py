@@ -250,6 +250,7 @@ class HubDialler:
             "disk_free_bytes": shutil.disk_usage(self._data).free,
             "units_queued": self._ground.database.queued,
             "clock": self._ground.clock.now().isoformat(),
+            "software": version("distctl"),
         }
 
 

@@ -33,6 +33,7 @@ from agent.control.schema import BackupRow
 from agent.control.server import ControlServer
 from agent.control.store_desk import Running, StoreDesk
 from agent.crash_points import CrashPoint
+from agent.drain import Drain
 from agent.errand import Answered, Question
 from agent.estate.check import load_checked
 from agent.estate.compiled import CompiledEstate, compile_estate
@@ -50,7 +51,7 @@ from agent.start_count import WELL_AFTER, StartCount
 from agent.supervisor import Forever, first_in, guard, sleep_unless, unless
 from agent.telemetry import Telemetry, notify_service_manager, start_logging, watchdog_seconds
 from agent.works import Ground, Works, open_works, rehearse
-from state import audit, bundles, estates, life, targets
+from state import audit, bundles, draining, estates, life, targets
 from state.bundles import Bundle, BundleState
 from state.database import Database
 from state.model.clock import Clock, to_millis
@@ -250,9 +251,10 @@ class Agent:
             notify_service_manager("READY=1")
             _log.critical("%s", self._safe_mode())
 
-    async def resume(self, by: str, reason: str) -> None:
+    async def resume(self, by: str, reason: str, dry_run: bool) -> None:
         """End safe mode, audited, with the estate as it is by now: an edit may be the cure.
 
+        A dry run ends after what could go wrong.
         Raises `ConflictError` where the agent is not in safe mode, and `ConfigError`, which leaves it there, where the estate
         is wrong.
         """
@@ -263,6 +265,8 @@ class Agent:
                 )
             compiled = await self._source.choose()
             await rehearse(self._ground, compiled)
+            if dry_run:
+                return
             await self._ground.database.write(partial(self._note_resumption, by, reason), name="runtime.resume")
             self._compiled = compiled
             self._is_waiting = False
@@ -405,8 +409,9 @@ class Agent:
                 self._works = None
                 await self._ending.wait()
                 continue
+            is_draining = (await self._ground.database.read(draining.look)).since is not None
             try:
-                self._works = await open_works(self._ground, self._compiled)
+                self._works = await open_works(self._ground, self._compiled, takes_in=not is_draining)
             except (DistctlError, ValueError) as error:
                 if not await self._give_back(f"it could not be worked: {error}"):
                     raise
@@ -533,8 +538,16 @@ class Agent:
             reload=self.reload,
             resume=self.resume,
             back_up=self._back_up,
+            drain=Drain(
+                self._ground.database, clock=self._ground.clock, sources=self._sources, on_changed=self._look_at_life
+            ),
             fleet=self._fleet,
         )
+
+    def _sources(self) -> int:
+        """How many sources this agent reads."""
+        here = f"{self._ground.site}/"
+        return sum(flow.source.startswith(here) for flow in self._compiled.flows.values())
 
     def _troubles(self) -> Sequence[str]:
         if self._is_waiting:

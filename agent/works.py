@@ -72,8 +72,16 @@ class _Leg:
 class Works:
     """What runs for one estate in force."""
 
-    def __init__(self, ground: Ground, compiled: CompiledEstate, lanes: Sequence[Lane], legs: Sequence[_Leg]) -> None:
-        """`lanes` are all there are; `legs` are those that are worked."""
+    def __init__(
+        self,
+        ground: Ground,
+        compiled: CompiledEstate,
+        lanes: Sequence[Lane],
+        legs: Sequence[_Leg],
+        *,
+        takes_in: bool = True,
+    ) -> None:
+        """`lanes` are all there are; `legs` are those that are worked. Unless it `takes_in`, no source is read."""
         self._ground = ground
         self._compiled = compiled
         self._closing = AsyncExitStack()
@@ -82,7 +90,7 @@ class Works:
         hub = compiled.estate.settings.hub
         self._outgoing = Outgoing(ground.site, hub.site, second=hub.second) if hub else Outgoing(ground.site, None)
         self._relays = {name: self._relay(name, of_target) for name, of_target in _by_target(legs).items()}
-        self._intakes = [self._intake(flow, lanes) for flow in self._local_flows()]
+        self._intakes = [self._intake(flow, lanes) for flow in self._local_flows()] if takes_in else []
 
     @property
     def relays(self) -> Mapping[str, TargetRelay]:
@@ -202,11 +210,14 @@ class Works:
         self._ground.telemetry.parked.labels(target).inc(parked)
 
 
-async def open_works(ground: Ground, compiled: CompiledEstate) -> Works:
-    """The works of `compiled`. Raises `ConfigError` where a connector does not take its settings."""
+async def open_works(ground: Ground, compiled: CompiledEstate, *, takes_in: bool = True) -> Works:
+    """The works of `compiled`; no source is read unless it `takes_in`.
+
+    Raises `ConfigError` where a connector does not take its settings.
+    """
     lanes = await ground.database.read(list_lanes)
     legs = await ground.database.read(partial(_legs, compiled.estate, ground.site))
-    return Works(ground, compiled, lanes, legs)
+    return Works(ground, compiled, lanes, legs, takes_in=takes_in)
 
 
 async def rehearse(ground: Ground, compiled: CompiledEstate) -> None:

@@ -234,10 +234,24 @@ def estate_of(row: Any) -> str:
     return f"{in_force}{trial}{refused}"
 
 
+def agent_state(row: Any) -> str:
+    """How another agent stands, and whether it drains: `open`, `open, drained`."""
+    drain = row.said.get("drain")
+    return f"{row.state}, {drain.get('state')}" if isinstance(drain, dict) else str(row.state)
+
+
+def agent_facts(row: Any) -> dict[str, object]:
+    """What is known of another agent, with what it told of itself as facts of their own: `queues deliveries`."""
+    facts: dict[str, object] = row.model_dump(mode="json", exclude={"gaps", "said", "bundle"})
+    for name, said in row.said.items():
+        facts |= {f"{name} {part}": fact for part, fact in said.items()} if isinstance(said, dict) else {name: said}
+    return facts
+
+
 AGENTS: Final = Listing(
     columns=(
         Column(title="AGENT", value=lambda row: row.agent),
-        Column(title="STATE", value=lambda row: row.state),
+        Column(title="STATE", value=agent_state),
         Column(title="HEARD", value=lambda row: row.heard_at),
         _number("WAITING", lambda row: row.waiting),
         Column(title="DONE IN", value=lambda row: span(row.done_in)),

@@ -27,6 +27,7 @@ from agent.control.schema import (
     Caller,
     DeadLetterDetail,
     DeadLetterRow,
+    DrainState,
     EventDetail,
     EventRow,
     FlowRow,
@@ -92,7 +93,7 @@ class ControlClient:
         self._headers = {
             "Connection": "close",
             **({} if token is None else {"Authorization": _bearer(token)}),
-            **({} if site is None else {_SITE: _one_line(site)}),
+            **({_SITE: _one_line(site)} if site else {}),
         }
 
     def status(self) -> Status:
@@ -193,12 +194,24 @@ class ControlClient:
         """Have the agent read its estate folder again now. Raises `InDoubtError` where it was asked and gave no answer."""
         return self._parse(Reloaded, self._change("/v1/estate/reload"))
 
-    def resume(self, *, reason: str) -> None:
-        """End the agent's safe mode.
+    def resume(self, *, reason: str, dry_run: bool = False) -> None:
+        """End the agent's safe mode; a dry run says only whether it could be.
 
         Raises `ConflictError` where it is not in it, `ConfigError` where its estate is wrong, `InDoubtError` as `reload`.
         """
-        self._change("/v1/agent/resume", {"reason": reason})
+        self._change("/v1/agent/resume", _decision(reason, dry_run))
+
+    def drain(self) -> DrainState:
+        """Whether the agent drains, and what it owes."""
+        return self._get(DrainState, "/v1/agent/drain")
+
+    def begin_drain(self, *, reason: str, dry_run: bool = False) -> DrainState:
+        """Have it take in nothing more. Raises `ConflictError` where it drains already, `InDoubtError` as `reload`."""
+        return self._parse(DrainState, self._change("/v1/agent/drain", _decision(reason, dry_run)))
+
+    def end_drain(self, *, reason: str, dry_run: bool = False) -> DrainState:
+        """Have it take in again. Raises `ConflictError` where it does not drain, `InDoubtError` as `reload`."""
+        return self._parse(DrainState, self._change("/v1/agent/undrain", _decision(reason, dry_run)))
 
     def back_up(self, folder: Path) -> BackupMade:
         """Publish a verified backup in `folder`; waits as long as the agent may take. Raises `InDoubtError` as `reload`."""
@@ -381,6 +394,10 @@ def _in_doubt(path: Path, error: Exception) -> InDoubtError:
 def _silence(path: Path, error: Exception) -> str:
     reason = "it took too long" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
     return f"the agent at {path} did not answer: {reason}"
+
+
+def _decision(reason: str, dry_run: bool) -> dict[str, str]:
+    return {"reason": reason, **({"dry_run": "true"} if dry_run else {})}
 
 
 def _part(text: str) -> str:

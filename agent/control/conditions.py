@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from agent.control.schema import AuditFinding, Condition, LaneRow
+from agent.control.schema import AuditFinding, Condition, DrainView, LaneRow
 from state.unapplied import Strange
 
 
@@ -14,9 +14,11 @@ def conditions_of(
     open_dead_letters: int,
     troubles: Sequence[str],
     audits: Sequence[AuditFinding] = (),
+    drain: DrainView | None = None,
 ) -> list[Condition]:
     """The conditions that hold, the most urgent first. A shadow lane counts for nothing."""
-    return list(_conditions([lane for lane in lanes if not lane.shadow_of], open_dead_letters, troubles, audits))
+    found = list(_conditions([lane for lane in lanes if not lane.shadow_of], open_dead_letters, troubles, audits))
+    return [*found, _draining(drain)] if drain is not None and drain.since is not None else found
 
 
 def _conditions(
@@ -49,6 +51,11 @@ def unknown_estates(strange: Sequence[Strange]) -> Iterator[Condition]:
         told = "; ".join(f"{one.count:,} of {one.site} for estate {one.estate[:8]}" for one in strange)
         text = f"events wait for an estate that was never in force here: {told}"
         yield Condition(name="unknown-estate", count=sum(one.count for one in strange), text=text)
+
+
+def _draining(drain: DrainView) -> Condition:
+    text = f"{drain.state}, and nothing is taken in since {drain.since:%Y-%m-%d %H:%M:%SZ} ({drain.reason})"
+    return Condition(name="draining", count=1, text=f"{text}: distctl agents undrain")
 
 
 def _dead_letters(count: int) -> str:

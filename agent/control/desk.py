@@ -13,6 +13,7 @@ from agent.control.schema import (
     BackupMade,
     DeadLetterDetail,
     DeadLetterRow,
+    DrainState,
     EventDetail,
     EventRow,
     FlowRow,
@@ -125,8 +126,20 @@ class Desk(Protocol):
         """Read the estate folder again now."""
         ...
 
-    async def resume(self, *, caller: str, reason: str) -> None:
-        """End safe mode."""
+    async def resume(self, *, caller: str, reason: str, dry_run: bool = False) -> None:
+        """End safe mode; a dry run says only whether it could be."""
+        ...
+
+    async def drain(self) -> DrainState:
+        """Whether the agent drains, and what it owes."""
+        ...
+
+    async def begin_drain(self, *, caller: str, reason: str, dry_run: bool = False) -> DrainState:
+        """Take in nothing more, until that is ended; a dry run says what is owed now."""
+        ...
+
+    async def end_drain(self, *, caller: str, reason: str, dry_run: bool = False) -> DrainState:
+        """Take in again."""
         ...
 
     async def back_up(self, *, caller: str, folder: str) -> BackupMade:

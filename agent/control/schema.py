@@ -400,6 +400,26 @@ class SiteBundle(_Wire):
     reason: str = ""
 
 
+class DrainView(_Wire):
+    """Whether an agent drains, and what it owes. Drained is who owes nothing: then its machine can be let go."""
+
+    state: str = Field(description="open, draining or drained")
+    since: Instant | None = None
+    reason: str = ""
+    sources: int = Field(0, description="what it reads, or would read if it did not drain")
+    deliveries: int = Field(0, description="owed to its own systems, and on their way")
+    parked: int = Field(0, description="owed to its own systems, and for a person to decide")
+    targets: list[str] = Field([], description="the systems that these are owed to")
+    events: int = Field(0, description="that other agents have not acknowledged yet")
+    unapplied: int = Field(0, description="events from others that wait for their estate")
+
+
+class DrainState(Answer):
+    """How an agent stands with its draining; of a dry run, as it was found."""
+
+    drain: DrainView
+
+
 class AgentRow(_Wire):
     """Another agent as this one knows it. `waiting` are events that it does not have yet; `said` is what it told of itself."""
 

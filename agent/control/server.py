@@ -39,6 +39,7 @@ from agent.control.schema import (
     Caller,
     DeadLetterDetail,
     DeadLetterRow,
+    DrainState,
     EventDetail,
     EventRow,
     FlowRow,
@@ -310,8 +311,20 @@ def _add_changes(app: FastAPI, desk: Desk) -> None:
         return await desk.reload(caller=actor)
 
     @app.post("/v1/agent/resume", status_code=204, **needs(Action.OPERATE, only_here="safe mode has no link"))
-    async def resume(actor: _Actor, reason: _Reason) -> None:
-        await desk.resume(caller=actor, reason=reason)
+    async def resume(actor: _Actor, reason: _Reason, dry_run: bool = False) -> None:
+        await desk.resume(caller=actor, reason=reason, dry_run=dry_run)
+
+    @app.get("/v1/agent/drain", **needs(Action.READ))
+    async def drain() -> DrainState:
+        return await desk.drain()
+
+    @app.post("/v1/agent/drain", **needs(Action.OPERATE))
+    async def begin_drain(actor: _Actor, reason: _Reason, dry_run: bool = False) -> DrainState:
+        return await desk.begin_drain(caller=actor, reason=reason, dry_run=dry_run)
+
+    @app.post("/v1/agent/undrain", **needs(Action.OPERATE))
+    async def end_drain(actor: _Actor, reason: _Reason, dry_run: bool = False) -> DrainState:
+        return await desk.end_drain(caller=actor, reason=reason, dry_run=dry_run)
 
     @app.post("/v1/audit/{site}/acknowledge", status_code=204, **needs(Action.ADMINISTER))
     async def acknowledge_audit(site: str, actor: _Actor, reason: _Reason) -> None:

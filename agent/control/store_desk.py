@@ -32,6 +32,7 @@ from agent.control.schema import (
     Counts,
     DeadLetterDetail,
     DeadLetterRow,
+    DrainState,
     EventDetail,
     EventRow,
     FlowRow,
@@ -48,6 +49,7 @@ from agent.control.schema import (
     TokenRow,
     TraceView,
 )
+from agent.drain import Drain
 from agent.fleet import Fleet
 from state import audit, audit_breaks, audit_copies, retention, views
 from state.database import Database
@@ -78,8 +80,9 @@ class Running:
     origin: Callable[[], str]  # where that comes from, unless from the folder
     metrics: Callable[[], bytes]  # this process's own figures
     reload: Callable[[str], Awaitable[bool]]  # in the name of; answers whether the estate changed
-    resume: Callable[[str, str], Awaitable[None]]  # in the name of, with its reason
+    resume: Callable[[str, str, bool], Awaitable[None]]  # in the name of, with its reason; whether it is a dry run
     back_up: Callable[[str, str], Awaitable[BackupRow]]  # in the name of, into a folder
+    drain: Drain
     fleet: Fleet
 
 
@@ -100,6 +103,7 @@ class StoreDesk:
         lanes, events, kept, letters, audits = await self._database.read(
             partial(_overview, now=to_millis(about["as_of"]))
         )
+        drain = await self._running.drain.look()
         rows = [LaneRow.model_validate(lane) for lane in lanes]
         estate = self._running.estate()
         strange = await self._database.read(list_strange)
@@ -116,7 +120,9 @@ class StoreDesk:
             open_dead_letters=letters,
             totals=total(lane for lane in rows if not lane.shadow_of),
             conditions=[
-                *conditions_of(rows, open_dead_letters=letters, troubles=self._running.troubles(), audits=audits),
+                *conditions_of(
+                    rows, open_dead_letters=letters, troubles=self._running.troubles(), audits=audits, drain=drain
+                ),
                 *unknown_estates(strange),
             ],
             lanes=rows,
@@ -259,9 +265,23 @@ class StoreDesk:
         changed = await self._running.reload(caller)
         return Reloaded(**self._about(), estate_hash=self._running.estate().hash, changed=changed)
 
-    async def resume(self, *, caller: str, reason: str) -> None:
-        """End safe mode."""
-        await self._running.resume(caller, visible(reason))
+    async def resume(self, *, caller: str, reason: str, dry_run: bool = False) -> None:
+        """End safe mode; a dry run says only whether it could be."""
+        await self._running.resume(caller, visible(reason), dry_run)
+
+    async def drain(self) -> DrainState:
+        """Whether the agent drains, and what it owes."""
+        return DrainState(**self._about(), drain=await self._running.drain.look())
+
+    async def begin_drain(self, *, caller: str, reason: str, dry_run: bool = False) -> DrainState:
+        """Take in nothing more, until that is ended; a dry run says what is owed now."""
+        view = await self._running.drain.begin(by=caller, reason=visible(reason), dry_run=dry_run)
+        return DrainState(**self._about(), drain=view)
+
+    async def end_drain(self, *, caller: str, reason: str, dry_run: bool = False) -> DrainState:
+        """Take in again."""
+        view = await self._running.drain.end(by=caller, reason=visible(reason), dry_run=dry_run)
+        return DrainState(**self._about(), drain=view)
 
     async def back_up(self, *, caller: str, folder: str) -> BackupMade:
         """Publish a verified backup in `folder`."""

@@ -26,6 +26,8 @@ from agent.control.schema import (
     Counts,
     DeadLetterDetail,
     DeadLetterRow,
+    DrainState,
+    DrainView,
     EventDetail,
     EventRow,
     FlowRow,
@@ -44,6 +46,7 @@ from agent.control.schema import (
     TraceView,
 )
 from agent.control.server import ControlServer
+from agent.errand import Elsewhere
 from state import tokens
 from state.model.clock import from_millis
 from state.model.errors import NotFoundError
@@ -73,6 +76,7 @@ class WrittenDesk:
     reloaded_by: list[str] = field(default_factory=list)
     agent_rows: list[AgentRow] = field(default_factory=list)
     agent_changes: list[tuple[str, str, str, str]] = field(default_factory=list)  # what, to whom, who and why
+    drain_view: DrainView = field(default_factory=lambda: DrainView(state="open"))
     resumed_by: list[tuple[str, str]] = field(default_factory=list)  # who and why
     backed_up_by: list[tuple[str, str]] = field(default_factory=list)  # who and into which folder
     acknowledged_by: list[tuple[str, str, str]] = field(default_factory=list)  # whose audit, who and why
@@ -193,10 +197,30 @@ class WrittenDesk:
         self.reloaded_by.append(caller)
         return Reloaded(**self._about(), estate_hash="0" * 32, changed=False)
 
-    async def resume(self, *, caller: str, reason: str) -> None:
+    async def resume(self, *, caller: str, reason: str, dry_run: bool = False) -> None:
         """Notes who asked, and why."""
         self._about()
-        self.resumed_by.append((caller, reason))
+        if not dry_run:
+            self.resumed_by.append((caller, reason))
+
+    async def drain(self) -> DrainState:
+        """What it was told."""
+        return DrainState(**self._about(), drain=self.drain_view)
+
+    async def begin_drain(self, *, caller: str, reason: str, dry_run: bool = False) -> DrainState:
+        """Drains, unless it is a dry run; notes who asked, and why."""
+        return await self._drain("draining", caller, reason, dry_run)
+
+    async def end_drain(self, *, caller: str, reason: str, dry_run: bool = False) -> DrainState:
+        """Is open again, unless it is a dry run; notes who asked, and why."""
+        return await self._drain("open", caller, reason, dry_run)
+
+    async def _drain(self, state: str, caller: str, reason: str, dry_run: bool) -> DrainState:
+        about = self._about()
+        if not dry_run:
+            self.drain_view = self.drain_view.model_copy(update={"state": state, "reason": reason})
+            self.agent_changes.append((state, "dc-north", caller, reason))
+        return DrainState(**about, drain=self.drain_view)
 
     async def back_up(self, *, caller: str, folder: str) -> BackupMade:
         """Makes none: notes who asked, and says what it would be."""
@@ -316,11 +340,11 @@ def open_gate(estate: Estate = NOBODYS_ESTATE, *, register: WrittenRegister | No
 
 
 @contextmanager
-def served(desk: Desk, path: Path, gate: Gate | None = None) -> Iterator[Path]:
+def served(desk: Desk, path: Path, gate: Gate | None = None, elsewhere: Elsewhere | None = None) -> Iterator[Path]:
     """Serve `desk` on a socket at `path` from a thread of its own for as long as the block runs; default an open gate."""
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
-    server = ControlServer(desk, path, gate or open_gate())
+    server = ControlServer(desk, path, gate or open_gate(), elsewhere)
     thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve(stop)), name="control")
     thread.start()
     try:

@@ -23,6 +23,7 @@ from agent.sync.errands import Errands, unpack
 from agent.sync.fencing import LinkFencedError, cure, put_up, standing_fence
 from agent.sync.frames import Frame, Segment, decode, encode
 from agent.sync.gathering import has_just_answered
+from agent.sync.heartbeat import heard
 from agent.sync.incoming import Incoming, TakenIn
 from agent.sync.needs import Fence, Presented, Reason, judge_nonce
 from agent.sync.standing import needs_of, standing
@@ -205,7 +206,8 @@ class Hub:
         streams.acknowledge(connection, peer.id, epoch=here.epoch, marks=needs.after)
         pass_over(connection, here.site, peer, hello, now=self._clock.now())
         self._bundles.outnumber(connection, hello)
-        peers.hear(connection, peer, now=to_millis(self._clock.now()), said=hello.health)
+        now = self._clock.now()
+        peers.hear(connection, peer, now=to_millis(now), said=heard(hello.health, now))
         return self._introduce(connection, here, peers.ensure(connection, site), version, nonce=nonce)
 
     def _take_in(
@@ -246,7 +248,8 @@ class Hub:
             return self._fence(connection, peer, fence)
         if pull.peer_epoch == here.epoch:
             streams.acknowledge(connection, peer.id, epoch=here.epoch, marks=pull.received)
-        peers.hear(connection, peer, now=to_millis(self._clock.now()), said=pull.health or None)
+        now = self._clock.now()
+        peers.hear(connection, peer, now=to_millis(now), said=heard(pull.health, now) if pull.health else None)
         return here, peer, has_just_answered(connection, here, peer, pull.sent)
 
     def _hand_down(self, site: str, pull: Pull, connection: sqlite3.Connection) -> PullReply | Fence:

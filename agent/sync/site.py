@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from agent.supervisor import first_in, sleep_unless, unless
-from agent.sync import bundles
+from agent.sync import bundles, heartbeat
 from agent.sync.beyond import pass_over, told
 from agent.sync.collecting import collect
 from agent.sync.errand_runner import ErrandRunner
@@ -181,7 +181,7 @@ class SiteLink:
             software=self._software,
             estate=self._estate,
             nonce=peer.nonce,
-            health={**self._health(), **bundles.told(connection)},
+            health={**self._health(), **heartbeat.told(connection), **bundles.told(connection)},
             bundle=bundles.last_received(connection),
             **told(connection, peer),
         )
@@ -282,7 +282,7 @@ class SiteLink:
             if taken.is_bundle:
                 self._on_bundle()
             if self._errands is not None:
-                self._errands.take(read(PullReply, frame.head).errands)
+                self._errands.take(reply.errands)
 
     def _pull(self, connection: sqlite3.Connection) -> Pull:
         here, peer = life.get(connection), peers.find(connection, self._hub)
@@ -298,7 +298,7 @@ class SiteLink:
             sent=dict(streams.sent(connection, peer.id, epoch=here.epoch)),
             wanted=bundles.wanted(connection),
             wait_seconds=WAIT_SECONDS,
-            health={**self._health(), **bundles.told(connection)},
+            health={**self._health(), **heartbeat.told(connection), **bundles.told(connection)},
             bundle=bundles.last_number(connection),
             run=self._errands.run if self._errands else "",
             errands=self._errands.taken if self._errands else [],

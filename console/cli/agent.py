@@ -86,11 +86,12 @@ def enrol(
 def resume(
     context: typer.Context,
     reason: Annotated[str, typer.Option(help="Why it may go on; kept in the audit.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say whether it could, and change nothing.")] = False,
 ) -> None:
     """End safe mode, in which an agent waits after several starts that came to nothing."""
     session = session_of(context)
-    session.client().resume(reason=reason)
-    session.output.say("the agent goes on")
+    session.client().resume(reason=reason, dry_run=dry_run)
+    session.output.say("the agent would go on; nothing was changed" if dry_run else "the agent goes on")
 
 
 @app.command()

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from console.cli.group import new_app
 from console.cli.session import session_of
+from console.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from agent.control.client import ControlClient
+    from agent.control.schema import DrainState, DrainView
+    from console.cli.output import Output
 
 app = new_app(no_args_is_help=True, help="The other agents: how they stand, and who may come.")
 
 Site = Annotated[str, typer.Argument(help="The site of the agent.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the audit.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it touches, and change nothing.")]
 
 
 @app.command("list")
@@ -33,7 +41,9 @@ def show(context: typer.Context, site: Site) -> None:
     if not session.output.is_for_people:
         session.output.record(agent)
         return
-    session.output.facts({name: fact for name, fact in agent.model_dump(mode="json").items() if name != "gaps"})
+    from console.presenters import agent_facts
+
+    session.output.facts(agent_facts(agent))
     for gap in agent.gaps:
         session.output.line(gap.text)
 
@@ -82,3 +92,94 @@ def allow(context: typer.Context, site: Site, reason: Reason) -> None:
     session = session_of(context)
     session.client().allow_agent(site, reason=reason)
     session.output.say(f"the agent of {site} may come again")
+
+
+@app.command()
+def drain(
+    context: typer.Context,
+    site: Site,
+    reason: Reason,
+    dry_run: DryRun = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when it is drained.")] = False,
+    within: Annotated[str, typer.Option(help="With --wait: how long at most; exit 5 where something is left.")] = "1h",
+) -> None:
+    """Have the agent of a site take in nothing more, and deliver and hand up what it has. It holds until `undrain`."""
+    session = session_of(context)
+    client = session.client(site)
+    _announce(client.begin_drain(reason=reason, dry_run=True), session.output)
+    if dry_run:
+        return
+    answer = client.begin_drain(reason=reason)
+    if wait:
+        answer = _wait(client, answer, within=within)
+    if session.output.is_for_people:
+        session.output.say(_told(answer.drain, site))
+    else:
+        session.output.record(answer)
+    if wait and answer.drain.state == "draining":
+        raise typer.Exit(ExitCode.PARTLY)
+
+
+@app.command()
+def undrain(context: typer.Context, site: Site, reason: Reason, dry_run: DryRun = False) -> None:
+    """Have it take in again."""
+    session = session_of(context)
+    answer = session.client(site).end_drain(reason=reason, dry_run=dry_run)
+    if not session.output.is_for_people:
+        session.output.record(answer)
+        return
+    sources = _count(answer.drain.sources, "source")
+    verb = "would be" if dry_run else "is" if answer.drain.sources == 1 else "are"
+    session.output.say(f"{sources} of {site} {verb} read again")
+
+
+def _announce(answer: DrainState, output: Output) -> None:
+    """What draining touches, in one line."""
+    view = answer.drain
+    output.say(f"stops {_count(view.sources, 'source')} of {answer.site}; it owes {_owed(view)}")
+
+
+def _told(view: DrainView, site: str) -> str:
+    if view.state == "drained":
+        return f"{site} is drained: it owes nothing"
+    return f"{site} takes in nothing more; left are {_owed(view)}"
+
+
+def _owed(view: DrainView) -> str:
+    """`12 deliveries to south/wms, 1 parked (distctl dlq list), 3 events for other agents`."""
+    owed = [
+        f"{_count(view.deliveries, 'delivery', 'deliveries')} to {', '.join(view.targets)}" if view.deliveries else "",
+        f"{view.parked:,} parked (distctl dlq list)" if view.parked else "",
+        f"{_count(view.events, 'event')} for other agents" if view.events else "",
+        f"{_count(view.unapplied, 'event')} that wait for their estate" if view.unapplied else "",
+    ]
+    return ", ".join(part for part in owed if part) or "nothing"
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _wait(client: ControlClient, answer: DrainState, *, within: str) -> DrainState:
+    """How it stands when nothing is left, or the time is over."""
+    import time
+
+    from state.model.errors import NotConnectedError, StoreError
+
+    until = time.monotonic() + _seconds(within)
+    while answer.drain.state == "draining" and time.monotonic() < until:
+        time.sleep(1.0)
+        with suppress(NotConnectedError, StoreError):  # it goes on draining while nobody can ask it
+            answer = client.drain()
+    return answer
+
+
+def _seconds(text: str) -> float:
+    from pydantic import TypeAdapter, ValidationError
+
+    from state.model.estate import Duration
+
+    try:
+        return TypeAdapter(Duration).validate_python(text).total_seconds()
+    except ValidationError:
+        raise typer.BadParameter("it is a duration such as `10m`", param_hint="--within") from None

@@ -26,6 +26,7 @@ CONDITIONS = (
     "frozen",
     "backlog",
     "audit",
+    "draining",
     "trouble",
     "unknown-estate",
 )

@@ -3,7 +3,7 @@
 import pytest
 
 from agent.control.conditions import conditions_of, unknown_estates
-from agent.control.schema import AuditFinding, LaneRow
+from agent.control.schema import AuditFinding, DrainView, LaneRow
 from console.cli.status import CONDITIONS
 from state.model.ids import EstateHash
 from state.unapplied import Strange
@@ -18,10 +18,17 @@ CUT = AuditFinding(
 )
 
 
+DRAINING = DrainView(state="draining", since="2026-03-02T09:00:00Z", reason="it moves")
+
+
 def names(
-    *lanes: LaneRow, letters: int = 0, troubles: tuple[str, ...] = (), audits: tuple[AuditFinding, ...] = ()
+    *lanes: LaneRow,
+    letters: int = 0,
+    troubles: tuple[str, ...] = (),
+    audits: tuple[AuditFinding, ...] = (),
+    drain: DrainView | None = None,
 ) -> list[tuple[str, int]]:
-    found = conditions_of(lanes, open_dead_letters=letters, troubles=troubles, audits=audits)
+    found = conditions_of(lanes, open_dead_letters=letters, troubles=troubles, audits=audits, drain=drain)
     return [(condition.name, condition.count) for condition in found]
 
 
@@ -74,9 +81,17 @@ def test_events_that_wait_for_an_estate_are_told_by_site_and_estate() -> None:
     assert condition.text == "events wait for an estate that was never in force here: 3 of north for estate abababab"
 
 
+def test_an_agent_that_drains_says_since_when_and_what_ends_it() -> None:
+    assert names(QUIET, drain=DrainView(state="open")) == []
+    [condition] = conditions_of([], open_dead_letters=0, troubles=[], drain=DRAINING)
+    assert condition.text == (
+        "draining, and nothing is taken in since 2026-03-02 09:00:00Z (it moves): distctl agents undrain"
+    )
+
+
 def test_distctl_can_fail_on_every_condition_there_is() -> None:
     worst = QUIET.model_copy(update={"breaker": "open", "in_doubt": 1, "state": "held"})
     worst = worst.model_copy(update={"pending": 1, "waiting_behind": 1})
     frozen = QUIET.model_copy(update={"state": "frozen"})
-    found = names(worst, frozen, letters=1, troubles=("the estate is refused",), audits=(CUT,))
+    found = names(worst, frozen, letters=1, troubles=("the estate is refused",), audits=(CUT,), drain=DRAINING)
     assert {name for name, _ in found} | {one.name for one in unknown_estates([STRANGE])} == set(CONDITIONS)

@@ -12,6 +12,7 @@ import pytest
 from agent.control.desk import Slice
 from agent.control.schema import BackupRow
 from agent.control.store_desk import Running, StoreDesk
+from agent.drain import Drain
 from agent.fleet import Fleet
 from state import audit, checkpoints, dead_letters, estates, inbox
 from state.database import Database
@@ -167,7 +168,8 @@ def running(database: Database, *, estate: Estate = ESTATE, troubles: Sequence[s
     async def reload(caller: str) -> bool:
         return caller == "ada"
 
-    async def resume(caller: str, reason: str) -> None:
+    async def resume(caller: str, reason: str, dry_run: bool) -> None:
+        assert not dry_run
         assert (caller, reason) == ("ada", "done␛[2J␊by bob")
 
     async def back_up(caller: str, folder: str) -> BackupRow:
@@ -185,6 +187,7 @@ def running(database: Database, *, estate: Estate = ESTATE, troubles: Sequence[s
         reload=reload,
         resume=resume,
         back_up=back_up,
+        drain=Drain(database, clock=clock, sources=lambda: 1, on_changed=lambda: None),
         fleet=Fleet(
             database, site="n", estate=lambda: estate, identity=lambda: None, on_life=lambda: None, clock=clock
         ),

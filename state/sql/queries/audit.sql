@@ -30,7 +30,8 @@ WHERE (target = 'store' AND action = 'restore') OR (target = 'agent ' || ? AND a
 -- :name list
 SELECT seq, at_ms, actor, action, target, reason, before_json, after_json, request_id, details_json, previous_hash, hash
 FROM audit
-WHERE (:actor IS NULL OR actor = :actor OR actor GLOB :actor || '/*' OR actor GLOB '*/' || :actor)  -- person/token
+WHERE (:actor IS NULL OR actor = :actor OR actor GLOB :actor || '/*' OR actor GLOB '*/' || :actor
+       OR actor GLOB :actor || ' via *' OR actor GLOB '*/' || :actor || ' via *')  -- person/token via site
   AND (:action IS NULL OR action = :action)
   AND (:request_id IS NULL OR request_id = :request_id)
   AND (:since_ms IS NULL OR at_ms >= :since_ms)
@@ -43,7 +44,8 @@ ORDER BY seq DESC LIMIT :limit;
 SELECT seq, at_ms, actor, action, target, reason, before_json, after_json, request_id, details_json, previous_hash, hash
 FROM audit
 WHERE target = :target
-  AND (:actor IS NULL OR actor = :actor OR actor GLOB :actor || '/*' OR actor GLOB '*/' || :actor)
+  AND (:actor IS NULL OR actor = :actor OR actor GLOB :actor || '/*' OR actor GLOB '*/' || :actor
+       OR actor GLOB :actor || ' via *' OR actor GLOB '*/' || :actor || ' via *')
   AND (:action IS NULL OR action = :action)
   AND (:request_id IS NULL OR request_id = :request_id)
   AND (:since_ms IS NULL OR at_ms >= :since_ms)

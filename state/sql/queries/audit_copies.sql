@@ -51,7 +51,8 @@ SELECT id,
   seq, at_ms, actor, action, target, reason, before_json, after_json, request_id, details_json, previous_hash, hash
 FROM audit_copies
 WHERE site = :site AND (break_id <> 0) = :lost
-  AND (:actor IS NULL OR actor = :actor OR actor GLOB :actor || '/*' OR actor GLOB '*/' || :actor)  -- person/token
+  AND (:actor IS NULL OR actor = :actor OR actor GLOB :actor || '/*' OR actor GLOB '*/' || :actor
+       OR actor GLOB :actor || ' via *' OR actor GLOB '*/' || :actor || ' via *')  -- person/token via site
   AND (:target IS NULL OR target = :target)
   AND id < :before
 ORDER BY id DESC LIMIT :limit;
