@@ -72,6 +72,7 @@ class Retention:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Let go until the agent stops."""
+        await self.sweep(stopping)
         while not await sleep_unless(stopping, LOOKS_EVERY, clock=self._clock):
             await self.sweep(stopping)
 

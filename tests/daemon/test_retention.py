@@ -10,17 +10,19 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.crash_points import OF_RETENTION, VARIABLE, from_environment, ignore
+from agent.fleet import Fleet
 from agent.raw_archive import RawArchive
 from agent.retention import Retention
 from connectors.base import RawDocument
-from state import backup, gaps, inbox, life, retention
+from state import backup, gaps, inbox, life, peers, retention
 from state.gaps import Gap
 from state.inbox import Arrival
 from state.model.clock import to_millis
@@ -202,6 +204,39 @@ async def test_what_ended_lives_let_go_is_a_gap_too(tmp_path: Path) -> None:
         assert await whole.fence_of("north") == ("open", "")
 
 
+async def test_both_agents_say_what_is_missing_and_what_to_do(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        whole.start("north")
+        await grow(whole, 1)
+        await whole.in_step()
+        hub, north = whole.agents[HUB], whole.agents["north"]
+        since, until_ = datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 10, 8, tzinfo=UTC)
+        gap = Gap(epoch=1, tier=2, first=1_204, last=3_377, since=since, until=until_)
+        for agent, site, is_ours in ((hub, "north", False), (north, HUB, True)):
+            await agent.database.write(partial(_add_gap, gap, site, is_ours))
+            [shown] = (await fleet_of(agent).agent(site)).gaps
+            assert (shown.sender, shown.receiver, shown.first, shown.last) == ("north", HUB, 1_204, 3_377)
+            assert shown.text.startswith(
+                "events 1,204 to 3,377 of tier 2 of north (2026-10-01 to 2026-10-08, epoch 1) are beyond retention and are"
+                " not at hq; "
+            )
+
+
+def _add_gap(gap: Gap, site: str, is_ours: bool, connection: sqlite3.Connection) -> None:
+    gaps.add(connection, peers.ensure(connection, site).id, [gap], is_ours=is_ours, now=CLOCK.now())
+
+
+def fleet_of(agent: AgentAt) -> Fleet:
+    return Fleet(
+        agent.database,
+        site=agent.site,
+        estate=lambda: agent.compiled.estate,
+        identity=lambda: None,
+        clock=CLOCK,
+        on_life=lambda: None,
+    )
+
+
 # --- no way around a fence ----------------------------------------------------------------------------------------
 
 
@@ -223,6 +258,24 @@ async def test_a_rewound_hub_is_fenced_and_passes_over_nothing(tmp_path: Path) -
         await until(lambda: _says_rewound(rewound))
         assert await gaps_of(rewound, "north") == []
         assert await gaps_of(whole.agents["north"], HUB) == []
+
+
+async def test_a_stream_that_is_said_to_begin_behind_its_end_is_refused(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        whole.start("north")
+        await grow(whole, 1)
+        await whole.in_step()
+        await whole.stop("north")
+        north = whole.agents["north"]
+        await north.database.write(_pretend_to_have_let_go)
+        whole.start("north")
+        await until(lambda: whole.links["north"].trouble)
+        assert "begins behind its end" in str(whole.links["north"].trouble)
+        assert await gaps_of(whole.agents[HUB], "north") == []
+
+
+def _pretend_to_have_let_go(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE streams_out SET let_go_seq = 9, let_go_chain = zeroblob(32), let_go_at = 0")
 
 
 async def _says_rewound(agent: AgentAt) -> bool:
