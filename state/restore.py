@@ -124,8 +124,8 @@ def supersede_passed(
     """Supersede, in lanes in which the latest counts, snapshots in doubt that are followed by a newer one.
 
     The life that ended had let the newer one pass, or would have: sent now, the older one would come after it. Its own late
-    landing is no danger any more, since that life's calls are over. Looks at `limit` deliveries behind `after`; returns how many are
-    superseded, and the last.
+    landing is no danger any more, since that life's calls are over. Looks at `limit` deliveries behind `after`; returns how many
+    are superseded, and the last.
     """
     found = connection.execute(_SQL.passed, (after, limit)).fetchall()
     lanes.count(connection, _supersede(connection, [(old, lane, new) for old, _, lane, new in found], now=now))
