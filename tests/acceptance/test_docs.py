@@ -19,7 +19,7 @@ from prometheus_client import Counter
 from pydantic import BaseModel
 
 from agent.control import conditions, gauges
-from agent.control.schema import AuditFinding, Condition, LaneRow, Status
+from agent.control.schema import AuditFinding, Condition, DrainView, LaneRow, Status
 from agent.crash_points import VARIABLE
 from agent.estate.yaml_document import read_yaml
 from agent.record_reader import RecordReader
@@ -32,6 +32,8 @@ from console.cli.app import app
 from console.cli.status import CONDITIONS
 from state.model import estate
 from state.model.delivery import DeliveryState
+from state.model.ids import EstateHash
+from state.unapplied import Strange
 
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = sorted(
@@ -310,9 +312,12 @@ def test_the_conditions_of_the_pages_are_those_of_the_agent() -> None:
     lane = lane.model_copy(update={"waiting_behind": 1})
     frozen = lane.model_copy(update={"state": "frozen"})
     audit = AuditFinding(audit_of="s", kind="cut", text="x", to_do="y", noticed_at="2026-03-02T09:00:00Z")
-    found: list[Condition] = conditions.conditions_of(
-        [lane, frozen], open_dead_letters=1, troubles=["x"], audits=[audit]
-    )
+    drain = DrainView(state="draining", since="2026-03-02T09:00:00Z")
+    strange = Strange(site="s", estate=EstateHash("e" * 32), count=1)
+    found: list[Condition] = [
+        *conditions.conditions_of([lane, frozen], open_dead_letters=1, troubles=["x"], audits=[audit], drain=drain),
+        *conditions.unknown_estates([strange]),
+    ]
     assert {one.name for one in found} == set(CONDITIONS)
 
 
