@@ -15,9 +15,11 @@ def conditions_of(
     troubles: Sequence[str],
     audits: Sequence[AuditFinding] = (),
     drain: DrainView | None = None,
+    strange: Sequence[Strange] = (),
 ) -> list[Condition]:
     """The conditions that hold, the most urgent first. A shadow lane counts for nothing."""
-    found = list(_conditions([lane for lane in lanes if not lane.shadow_of], open_dead_letters, troubles, audits))
+    counted = [lane for lane in lanes if not lane.shadow_of]
+    found = [*_conditions(counted, open_dead_letters, troubles, audits), *_unknown_estates(strange)]
     return [*found, _draining(drain)] if drain is not None and drain.since is not None else found
 
 
@@ -45,8 +47,7 @@ def _conditions(
         yield Condition(name="backlog", count=backlog, text=f"{backlog:,} on their way")
 
 
-def unknown_estates(strange: Sequence[Strange]) -> Iterator[Condition]:
-    """What of other agents waits for an estate, which a person has to put in force here."""
+def _unknown_estates(strange: Sequence[Strange]) -> Iterator[Condition]:
     if strange:
         told = "; ".join(f"{one.count:,} of {one.site} for estate {one.estate[:8]}" for one in strange)
         text = f"events wait for an estate that was never in force here: {told}"

@@ -17,7 +17,7 @@ import orjson
 from pydantic import BaseModel
 
 from agent.audit_findings import findings, verdict
-from agent.control.conditions import conditions_of, unknown_estates
+from agent.control.conditions import conditions_of
 from agent.control.desk import VERIFY_SECONDS, Slice
 from agent.control.gauges import expose
 from agent.control.issuing import TokenOffice
@@ -119,12 +119,14 @@ class StoreDesk:
             oldest_event_at=kept.oldest_at,
             open_dead_letters=letters,
             totals=total(lane for lane in rows if not lane.shadow_of),
-            conditions=[
-                *conditions_of(
-                    rows, open_dead_letters=letters, troubles=self._running.troubles(), audits=audits, drain=drain
-                ),
-                *unknown_estates(strange),
-            ],
+            conditions=conditions_of(
+                rows,
+                open_dead_letters=letters,
+                troubles=self._running.troubles(),
+                audits=audits,
+                drain=drain,
+                strange=strange,
+            ),
             lanes=rows,
             audits=audits,
         )

@@ -312,12 +312,14 @@ def test_the_conditions_of_the_pages_are_those_of_the_agent() -> None:
     lane = lane.model_copy(update={"waiting_behind": 1})
     frozen = lane.model_copy(update={"state": "frozen"})
     audit = AuditFinding(audit_of="s", kind="cut", text="x", to_do="y", noticed_at="2026-03-02T09:00:00Z")
-    drain = DrainView(state="draining", since="2026-03-02T09:00:00Z")
-    strange = Strange(site="s", estate=EstateHash("e" * 32), count=1)
-    found: list[Condition] = [
-        *conditions.conditions_of([lane, frozen], open_dead_letters=1, troubles=["x"], audits=[audit], drain=drain),
-        *conditions.unknown_estates([strange]),
-    ]
+    found: list[Condition] = conditions.conditions_of(
+        [lane, frozen],
+        open_dead_letters=1,
+        troubles=["x"],
+        audits=[audit],
+        drain=DrainView(state="draining", since="2026-03-02T09:00:00Z"),
+        strange=[Strange(site="s", estate=EstateHash("ab" * 16), count=1)],
+    )
     assert {one.name for one in found} == set(CONDITIONS)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.control.conditions import conditions_of, unknown_estates
+from agent.control.conditions import conditions_of
 from agent.control.schema import AuditFinding, DrainView, LaneRow
 from console.cli.status import CONDITIONS
 from state.model.ids import EstateHash
@@ -27,8 +27,11 @@ def names(
     troubles: tuple[str, ...] = (),
     audits: tuple[AuditFinding, ...] = (),
     drain: DrainView | None = None,
+    strange: tuple[Strange, ...] = (),
 ) -> list[tuple[str, int]]:
-    found = conditions_of(lanes, open_dead_letters=letters, troubles=troubles, audits=audits, drain=drain)
+    found = conditions_of(
+        lanes, open_dead_letters=letters, troubles=troubles, audits=audits, drain=drain, strange=strange
+    )
     return [(condition.name, condition.count) for condition in found]
 
 
@@ -77,7 +80,7 @@ def test_dead_letters_go_by_their_own_name_since_they_are_more_than_parked_deliv
 
 
 def test_events_that_wait_for_an_estate_are_told_by_site_and_estate() -> None:
-    [condition] = unknown_estates([STRANGE])
+    [condition] = conditions_of([], open_dead_letters=0, troubles=[], strange=[STRANGE])
     assert condition.text == "events wait for an estate that was never in force here: 3 of north for estate abababab"
 
 
@@ -93,5 +96,7 @@ def test_distctl_can_fail_on_every_condition_there_is() -> None:
     worst = QUIET.model_copy(update={"breaker": "open", "in_doubt": 1, "state": "held"})
     worst = worst.model_copy(update={"pending": 1, "waiting_behind": 1})
     frozen = QUIET.model_copy(update={"state": "frozen"})
-    found = names(worst, frozen, letters=1, troubles=("the estate is refused",), audits=(CUT,), drain=DRAINING)
-    assert {name for name, _ in found} | {one.name for one in unknown_estates([STRANGE])} == set(CONDITIONS)
+    found = names(
+        worst, frozen, letters=1, troubles=("the estate is refused",), audits=(CUT,), drain=DRAINING, strange=(STRANGE,)
+    )
+    assert {name for name, _ in found} == set(CONDITIONS)
