@@ -238,6 +238,9 @@ async def test_an_entry_that_was_edited_before_it_left_is_named_and_nothing_behi
         await until(says(whole, HUB, BreakKind.DAMAGED))
         await until(says(whole, "north", BreakKind.DAMAGED))
         assert ((await breaks(hub))[0].found, (await copied(hub, "north")).seq) == (2, 1)
+        await note(north, "resume")
+        await until(lambda: _have_told_all(whole, "north"))
+        assert [len(await breaks(agent)) for agent in (hub, north)] == [1, 1], "it is noticed once"
 
 
 async def test_a_hub_that_was_cut_back_is_found_by_a_site_that_holds_its_head_alone(tmp_path: Path) -> None:
@@ -355,6 +358,31 @@ async def test_a_site_gets_back_its_own_from_its_hub(tmp_path: Path) -> None:
         assert [one.kind for one in await breaks(whole.agents[HUB])] == [BreakKind.RESTORED]
 
 
+async def test_what_a_store_lost_that_was_rolled_back_as_a_file_is_listed_once_a_person_adopted_it(
+    tmp_path: Path,
+) -> None:
+    async with estatewide(tmp_path) as whole:
+        await note(whole.agents["north"], "hold")
+        whole.start("north")
+        await until(holds_all(whole, HUB, "north"))
+        await whole.copy("north", "old")
+        for action in ("discard", "replay", "resume"):  # each with a pull, which uses up a nonce
+            await note(whole.agents["north"], action)
+            await until(holds_all(whole, HUB, "north"))
+        await whole.close("north")
+        rolled_back = whole.agents["north"] = await whole.open("old", site="north")
+        whole.start("old")
+        await until(lambda: _is_fenced(whole, "north"))
+        await whole.adopt("north")
+        await until(lambda: _has_lost(rolled_back))
+        assert await lost(rolled_back, "north") == ["resume", "replay", "discard"]
+        assert [one.kind for one in await breaks(whole.agents[HUB])] == [BreakKind.RESTORED]
+
+
+async def _is_fenced(whole: Estatewide, site: str) -> bool:
+    return (await whole.fence_of(site))[0] == "fenced"
+
+
 async def test_two_restores_in_a_row_forget_neither_of_the_lives_that_ended(tmp_path: Path) -> None:
     async with estatewide(tmp_path, second="south") as whole:
         whole.start("south")
@@ -381,6 +409,16 @@ async def test_two_restores_in_a_row_forget_neither_of_the_lives_that_ended(tmp_
 
 async def _has_lost_all(agent: AgentAt, *actions: str) -> bool:
     return set(actions) <= set(await lost(agent, agent.site))
+
+
+async def test_a_hub_gives_its_entries_to_its_second_agent_alone_whoever_asks(tmp_path: Path) -> None:
+    async with estatewide(tmp_path, second="south") as whole:
+        await note(whole.agents[HUB], "deny")
+        for site, given in (("north", 0), ("south", 2)):
+            said = await whole.agents[site].database.write(whole.links[site]._hello)
+            welcome = await whole.hub.hello(site, said.model_copy(update={"audit": AuditWord(copied=GENESIS)}))
+            assert welcome.audit is not None
+            assert min(len(welcome.audit.rows), 2) == given
 
 
 async def test_an_agent_that_says_nothing_of_audits_is_left_in_peace(tmp_path: Path) -> None:
