@@ -173,6 +173,41 @@ async def test_a_site_with_a_new_disk_gets_what_the_hub_still_holds_and_knows_th
         await until(lambda: holds(fresh.owes("south/wms"), story(4, 5)))
 
 
+async def test_a_site_with_a_new_disk_knows_what_it_lacks_of_every_life_of_its_hub(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        south = whole.agents["south"]
+        whole.start("north", "south")
+        await grow(whole, 1)
+        await until(lambda: holds(south.owes("south/wms"), story(1)))
+        await whole.in_step()
+        for site in ("north", "south"):
+            await whole.stop(site)
+        hub = await put_back(whole, HUB, HUB)
+        await hub.database.write(lambda connection: connection.execute("UPDATE life SET gathering = 0"))
+        whole.start("north", "south")
+        await grow(whole, 2, 3)
+        await until(lambda: holds(south.owes("south/wms"), story(1, 2, 3)))
+        await hub.delivers("hq/erp")
+        await whole.in_step()
+        await back_up(hub)
+        await grow(whole, 4)
+        await whole.in_step()
+        assert await let_go(hub) > 0
+        await whole.close("south")
+        fresh = whole.agents["south"] = await whole.open("new", site="south")
+        whole.links["south"] = whole.links["new"]
+        whole.runners["south"] = whole.runners["new"]
+        whole.start("south")
+        await until(lambda: _is_fenced(whole, "south"))
+        await whole.stop("south")
+        await whole.adopt("south")
+        whole.start("south")
+        await until(lambda: holds(fresh.owes("south/wms"), story(4)))
+        assert await gaps_of(fresh, HUB) == [(1, 1, 1, False), (1, 1, 2, False)]
+        await grow(whole, 5)
+        await until(lambda: holds(fresh.owes("south/wms"), story(4, 5)))
+
+
 async def _is_fenced(whole: Estatewide, site: str) -> bool:
     return (await whole.fence_of(site))[0] == "fenced"
 
@@ -296,10 +331,23 @@ async def test_a_pass_is_made_once_for_each_backup_and_audited(tmp_path: Path) -
         passes = retention_of(hub)
         assert await passes.sweep(asyncio.Event()) == 0
         await back_up(hub)
+        await hub.database.write(_hold_back)
+        assert await passes.sweep(asyncio.Event()) == 0
+        await hub.database.write(lambda connection: connection.execute("DELETE FROM unapplied"))
+        assert await passes.sweep(asyncio.Event()) == 0, "it waits for the next backup"
+        await back_up(hub)
         assert await passes.sweep(asyncio.Event()) > 0
         [(reason,)] = await hub.rows("SELECT reason FROM audit WHERE action = 'let go'")
         assert reason.endswith("in backup b: the rule of retention")
         assert await passes.sweep(asyncio.Event()) == 0
+
+
+def _hold_back(connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "INSERT INTO unapplied (event_id, peer_id, tier, flow, partition_key, estate, attributes, data, code, detail,"
+        " received_at) SELECT randomblob(16), p.id, 1, o.flow, e.partition_key, 'x', x'', x'', 'no-estate', '', 0"
+        " FROM events e JOIN origins o ON o.id = e.origin_id, peers p GROUP BY o.flow, e.partition_key"
+    )
 
 
 async def test_an_archived_document_is_removed_after_its_row_and_not_while_somebody_may_want_it(tmp_path: Path) -> None:
