@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 DEV    := $(VENV)/.dev
 BENCH  := $(VENV)/.bench
 
-.PHONY: demo test kills powercut check bench backlog format clean
+.PHONY: demo test kills powercut check bench backlog format clean simulate simulate-planted
 .DEFAULT_GOAL := demo
 
 demo: $(DEV)            ## a whole estate on this machine, with partners that misbehave
@@ -19,6 +19,12 @@ kills: $(DEV)           ## the SIGKILL loop at full length: make kills KILLS=500
 
 powercut: $(DEV)        ## what a power cut leaves of a run, in many places: make powercut IMAGES=2000
 	@$(BIN)/python -m tests.powercut --images $(or $(IMAGES),2000) $(ARGS)
+
+simulate: $(DEV)        ## a hub and its sites in one process, on virtual time, through random trouble: make simulate SEEDS=2000
+	@PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),200) $(ARGS)
+
+simulate-planted: $(DEV) ## that the simulation can fail: it finds every bug that is planted in it
+	@PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation --bugs $(BUGS)
 
 check: $(DEV)           ## format, lint, types, layers
 	@$(BIN)/ruff format --check .

@@ -73,12 +73,9 @@ class Producer:
             self._batches[place] = self._read(place)
         return self._batches[place]
 
-    async def news(self, longest: float) -> None:
-        """Return when there is a document more, at the latest after `longest` seconds."""
-        try:
-            await asyncio.wait_for(self._news.wait(), longest)
-        except TimeoutError:
-            return
+    async def news(self) -> None:
+        """Return when there is a document more: a notice is never lost here, so nobody looks in vain meanwhile."""
+        await self._news.wait()
 
     def _read(self, place: int) -> Batch:
         raws = [_raw(record) for record in self.documents[place]]
@@ -131,7 +128,7 @@ class _Source:
 
     async def wait(self, longest: timedelta) -> None:
         if self._place >= len(self._producer.documents):
-            await self._producer.news(longest.total_seconds())
+            await self._producer.news()
 
     async def close(self) -> None:
         return

@@ -231,13 +231,14 @@ class Faults:
 
     def restore_site(self) -> None:
         """The same with a site's."""
-        self._restore(self._site())
+        self._restore(self.dice.choice(REMEMBERING))
 
     def _restore(self, site: str) -> None:
         machine = self.world.machines[site]
         if (image := self._image(site)) is not None:
             self._count("hub restored" if site == HUB else "site restored")
             self._put_in(machine, restored(machine, image[1], taken_at=image[0]))
+            self.forget(site)
 
     def clone(self) -> None:
         """A machine is copied, and both run."""
@@ -263,6 +264,10 @@ class Faults:
     def _image(self, site: str) -> tuple[datetime, bytes] | None:
         images = self.images[site]
         return self.dice.choice(images) if images and self.world.machines[site].twin is None else None
+
+    def forget(self, site: str) -> None:
+        """A new life of the site's store has begun, so nobody puts back an image of an earlier one."""
+        self.images[site].clear()
 
     def _put_in(self, machine: Machine, image: bytes | None) -> None:
         machine.replace_disk(self.world.disk(image))

@@ -19,6 +19,14 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 
 
+MOST_TURNS: Final = 80_000
+"""A seed takes some 5,000."""
+
+
+class Endless(Exception):  # noqa: N818  it is the simulation's own end, and no error of anybody's
+    """The simulation does not come to an end."""
+
+
 class Life:
     """The life of one process: its tasks, and whether it has ended."""
 
@@ -52,8 +60,9 @@ def within(life: Life) -> contextvars.Context:
 class SimulatedLoop(asyncio.BaseEventLoop):
     """Runs until its main task is done. `overrun` is called once when virtual time passes `ends_at`."""
 
-    def __init__(self, dice: random.Random, *, ends_at: float) -> None:
+    def __init__(self, dice: random.Random, *, ends_at: float, most_turns: int = MOST_TURNS) -> None:
         super().__init__()
+        self._most_turns = most_turns
         self._dice = dice
         self._ends_at = ends_at
         self._moment = 0.0
@@ -95,6 +104,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         try:
             return self.run_until_complete(main)
         finally:
+            for task in asyncio.all_tasks(self):
+                task._log_destroy_pending = False  # type: ignore[attr-defined]  # left where it is, as all is
             self.close()
 
     def _run_once(self) -> None:
@@ -103,7 +114,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         if not ready and scheduled:
             self._moment = max(self._moment, self._next_timer(scheduled))
             if self._moment > self._ends_at:
-                raise TimeoutError(f"the simulation is not over after {self._ends_at:g} s of virtual time")
+                raise Endless(f"the simulation is not over after {self._ends_at:g} s of virtual time")
         while scheduled and scheduled[0]._when <= self._moment:
             handle = heapq.heappop(scheduled)
             handle._scheduled = False
@@ -116,12 +127,16 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         if len(batch) > 1:
             self._dice.shuffle(batch)
         self.turns += 1
+        if self.turns > self._most_turns:
+            raise Endless(
+                f"the simulation runs in circles: {self._most_turns:,} turns, {self._moment:.0f} s of virtual time"
+            )
         for handle in batch:
             if not handle._cancelled:
                 handle._run()
 
     def _next_timer(self, scheduled: list[events.TimerHandle]) -> float:
-        while scheduled and scheduled[0]._cancelled:  # type: ignore[attr-defined]
+        while scheduled and scheduled[0].cancelled():
             heapq.heappop(scheduled)._scheduled = False  # type: ignore[attr-defined]
         return scheduled[0].when() if scheduled else self._moment
 

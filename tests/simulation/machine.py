@@ -23,6 +23,7 @@ from agent.leases import Leases
 from agent.raw_archive import RawArchive
 from agent.reaper import Reaper
 from agent.supervisor import guard
+from agent.sync.fencing import LinkFencedError
 from agent.sync.hub import Hub
 from agent.sync.incoming import Incoming
 from agent.sync.outgoing import Outgoing
@@ -69,6 +70,7 @@ class Machine:
         self.disk = disk
         self.compiled = compiled
         self.skew = timedelta(0)
+        self.laziness = 1.0
         self.agent: RunningAgent | None = None
         self.twin: Machine | None = None  # a copy that runs under the same name
         self.on_crash: Callable[[str, str], None] = lambda *_: None  # machine, point
@@ -153,6 +155,10 @@ class Machine:
         if self.agent is not None:
             self.agent.reload.set()
 
+    def be_lazy(self, laziness: float) -> None:
+        """Sleep so many times longer where nothing is to do, from the next start on."""
+        self.laziness = laziness
+
     def set_clock(self, skew: timedelta) -> None:
         """Set the wall clock wrong by that much."""
         self.trace.note("clock", self.name, skew)
@@ -185,7 +191,8 @@ class RunningAgent:
         self._redial = asyncio.Event()
         self.clock = CounterpartsClock(own, skew=machine.skew)
         self.clock.counterparts = machine.counterparts
-        self.slow_clock = SimulatedClock(own, skew=machine.skew, slowness=_SELDOM)
+        self.clock.laziness = machine.laziness
+        self.slow_clock = SimulatedClock(own, skew=machine.skew, slowness=_SELDOM * machine.laziness)
         dice = random.Random(machine.dice.random())
         self._dice = dice
         self._secret = lambda: f"{dice.getrandbits(128):032x}"
@@ -210,6 +217,12 @@ class RunningAgent:
             self.slow_clock,
             on_recovered=self._wake,
         )
+
+    @property
+    def is_fenced_itself(self) -> bool:
+        """Whether this agent says that its own store may not go on."""
+        trouble = self.link.trouble if self.link is not None else None
+        return isinstance(trouble, LinkFencedError) and bool(self.fenced)
 
     async def run(self) -> None:
         """As `agent.runtime.Agent`."""

@@ -41,6 +41,9 @@ class Person:
         if hub.agent.fenced:
             self._restore(hub)
             return
+        for machine in self._world.machines.values():
+            if machine.site != HUB and machine.agent is not None and machine.agent.is_fenced_itself:
+                self._restore(machine)
         try:
             await self._look_at_sites(hub)
         except (DistctlError, asyncio.CancelledError):
@@ -70,6 +73,7 @@ class Person:
             self._world.cures["site adopted"] += 1
             self._world.trace.note("adopt", row.agent, row.reason)
             self._make_sure_of_one(row.agent)
+            self._faults.forget(row.agent)
             await fleet.adopt(row.agent, by="somebody", reason="looked")
 
     def _make_sure_of_one(self, site: str) -> None:
@@ -86,10 +90,11 @@ class Person:
             machine.start()
 
     def _restore(self, hub: Machine) -> None:
-        """The hub says that it is older than what it said: its next life begins, from what is there."""
+        """A store says that it is older than what it said: its next life begins, from what is there."""
         if hub.agent is None:
             return
-        self._world.cures["hub restored"] += 1
+        self._world.cures["hub restored" if hub.site == HUB else "site restored"] += 1
+        self._faults.forget(hub.site)
         self._world.trace.note("restore", hub.name)
         hub.kill()
         hub.disk.recover()

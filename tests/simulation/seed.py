@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.simulation.judge import Finding, judge
-from tests.simulation.loop import SimulatedLoop
+from tests.simulation.loop import MOST_TURNS, Endless, SimulatedLoop
 from tests.simulation.story import Story
 from tests.simulation.world import World
 
-LONGEST: Final = 60 * 86_400.0
+LONGEST: Final = 90 * 86_400.0
 """Seconds of virtual time after which a seed is stuck."""
 
 
@@ -27,6 +27,7 @@ class Verdict:
     findings: list[Finding]
     events: int
     faults: Counter[str]
+    cures: Counter[str]
     seconds: float  # of virtual time
     trace: list[str] = field(default_factory=list)
     digest: str = ""
@@ -50,14 +51,16 @@ class _OwnFaults(logging.Handler):
             self.told.append(f"{record.getMessage()}: {type(error).__name__}: {error}")
 
 
-def run_seed(seed: int, *, keep_trace: bool = False, story: type[Story] = Story) -> Verdict:
+def run_seed(
+    seed: int, *, keep_trace: bool = False, story: type[Story] = Story, most_turns: int = MOST_TURNS
+) -> Verdict:
     """Run a seed and judge it."""
     faults = _OwnFaults()
     log = logging.getLogger("distctl")
     log.setLevel(logging.ERROR)
     log.propagate = False
     log.handlers = [faults]
-    loop = SimulatedLoop(random.Random(f"{seed} scheduler"), ends_at=LONGEST)
+    loop = SimulatedLoop(random.Random(f"{seed} scheduler"), ends_at=LONGEST, most_turns=most_turns)
     unforeseen: list[str] = []
     loop.set_exception_handler(
         lambda _, context: unforeseen.append(f"{context['message']}: {context.get('exception')!r}")
@@ -65,6 +68,8 @@ def run_seed(seed: int, *, keep_trace: bool = False, story: type[Story] = Story)
     gc.disable()  # a look for cycles finds next to none here, and costs a sixth
     try:
         return loop.run(_run(seed, story, faults.told, unforeseen, keep_trace))
+    except Endless as error:
+        return Verdict(seed, [Finding("stuck", str(error))], 0, Counter(), Counter(), loop.time())
     finally:
         gc.enable()
 
@@ -74,10 +79,7 @@ async def _run(seed: int, story: type[Story], own: list[str], unforeseen: list[s
     told = story(world)
     findings: list[Finding] = []
     try:
-        try:
-            await told.run()
-        except TimeoutError as error:
-            findings.append(Finding("stuck", str(error)))
+        await told.run()
         findings += [Finding("stuck", one) for one in told.troubles()]
         findings += judge(world)
     finally:
@@ -89,6 +91,7 @@ async def _run(seed: int, story: type[Story], own: list[str], unforeseen: list[s
         findings=findings,
         events=told.events,
         faults=world.counts,
+        cures=world.cures,
         seconds=asyncio.get_running_loop().time(),
     )
     if keep_trace:

@@ -16,7 +16,7 @@ EVENTS: Final = 200
 FAULTS: Final = 10
 _FLOWS: Final = tuple(ROUTES)
 _KEYS: Final = 5
-_REST: Final = 1800.0
+_REST: Final = 900.0
 
 
 class Story:
@@ -49,7 +49,7 @@ class Story:
         if (night := self.faults.over_at - asyncio.get_running_loop().time()) > 0:
             await asyncio.sleep(night)
         if self.events < EVENTS:
-            self._arise()
+            self.arise()
         throw = self.dice.random()
         if throw < 0.3:
             self.faults.strike()
@@ -70,7 +70,8 @@ class Story:
         yield from self.world.unsettled()
         yield from self.person.findings()
 
-    def _arise(self) -> None:
+    def arise(self) -> None:
+        """A document of some flow, with a few records."""
         flow = self.dice.choice(_FLOWS)
         records = []
         for _ in range(self.dice.randint(2, 10)):

@@ -14,6 +14,7 @@ def test_nothing_is_lost_doubled_or_out_of_order_whatever_happens(seed: int) -> 
     verdict = run_seed(seed)
     assert not verdict.findings, "\n".join(str(finding) for finding in verdict.findings[-5:])
     assert verdict.events >= 200
+    assert verdict.faults.total() >= 10
 
 
 def test_a_seed_is_the_same_story_whenever_it_is_told() -> None:

@@ -116,6 +116,8 @@ WHERE d.settled_at IS NULL AND d.state <> 'parked' GROUP BY 1, 2, 3, 4
 
 
 def _unsettled(machine: Machine) -> Iterator[str]:
+    if machine.twin is not None:
+        yield f"two stores of {machine.site} run, and nobody was told"
     if not machine.is_running:
         yield f"{machine.name} does not run"
         return
