@@ -21,7 +21,7 @@ _ISO_DURATION: Final = re.compile(r"-?P(?:\d+D)?(?:T[0-9.HMS]+)?")
 def schemas() -> dict[str, dict[str, Any]]:
     """File name to JSON Schema (draft 2020-12): `estate.schema.json`, `site.schema.json`, `flow.schema.json`."""
     return {
-        "estate.schema.json": _schema(EstateSettings, "estate.yaml"),
+        "estate.schema.json": _without_machine_defaults(_schema(EstateSettings, "estate.yaml")),
         "site.schema.json": _without_machine_defaults(_of_site()),
         "flow.schema.json": _without_machine_defaults(_of_flow()),
     }

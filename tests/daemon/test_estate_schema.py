@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def complaints(kind: str, raw: bytes) -> list[str]:
 def test_each_schema_is_one(name: str) -> None:
     schema: dict[str, Any] = schemas()[name]
     Draft202012Validator.check_schema(schema)
-    assert "PT" not in str(_defaults(schema))
+    assert not re.search(r"'P[T0-9]", str(_defaults(schema)))
 
 
 @pytest.mark.parametrize(("kind", "path"), SHIPPED, ids=[str(path.relative_to(ROOT)) for _, path in SHIPPED])
