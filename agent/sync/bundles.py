@@ -6,7 +6,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from agent.identity.seal import Seal
 from agent.sync.frames import Frame
@@ -15,6 +15,9 @@ from state import audit, bundles, unapplied
 from state.bundles import Bundle, BundleState
 from state.model.clock import Clock, to_millis
 from state.model.ids import EstateHash
+
+_NEAR: Final = 10_000
+"""So many estates may have come into force in what a hub has forgotten."""
 
 
 class HubBundles:
@@ -42,9 +45,14 @@ class HubBundles:
         return self.head(connection)
 
     def outnumber(self, connection: sqlite3.Connection, hello: Hello) -> None:
-        """This store was put back where a site has a later bundle of ours: what is in force now gets a number above that."""
+        """This store was put back where a site has a later bundle of ours: what is in force now gets a number above that.
+
+        A hub whose authority was made anew does not know its seal of before: it believes a number that is near.
+        """
         last, theirs = _issued(connection), hello.bundle
-        if last is None or theirs is None or not self._is_ours(theirs):
+        if last is None or theirs is None:
+            return
+        if theirs.number > last.number + _NEAR and not self._is_ours(theirs):
             return
         if theirs.number < last.number or (theirs.number, theirs.estate) == (last.number, last.estate):
             return
