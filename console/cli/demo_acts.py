@@ -83,21 +83,25 @@ def lose_hub(agents: Agents, play: Play) -> Played:
     gone = {event: site for event, site in known.items() if site != HUB}
     play.wait(lambda: not gone.keys() - _known(agents, made["last_event"]).keys(), within=WITHIN)
     back = gone.keys() & _known(agents, made["last_event"]).keys()
-    return _played(
-        _check(
-            "the hub was put back from a backup that was behind", bool(gone), f"the backup lacked {len(gone)} events"
-        ),
-        _check(
-            "its sites gave back what the backup lacked",
-            len(back) == len(gone) and _sites_in(known) >= agents.sites.keys(),
-            f"{len(back)} of {len(gone)} came back from {', '.join(sorted(_sites_in(gone)))}",
-        ),
-        _check(
-            "the hub called nobody before its sites had answered",
-            gathered_at > started_at and not calls,
-            "it waited for them" if gathered_at > started_at and not calls else f"{calls} calls",
-        ),
-        _check("the hub goes on in its next epoch", restored["epoch"] == 2, f"epoch {restored['epoch']}"),
+    waited = gathered_at > started_at and not calls
+    return Played(
+        told=f"{len(back)} of {len(gone)} events that its backup lacked came back, epoch {restored['epoch']}",
+        checks=[
+            _check("the hub was put back from a backup that was behind", bool(gone), f"it lacked {len(gone)} events"),
+            _check(
+                "its sites gave back what the backup lacked",
+                len(back) == len(gone) and _sites_in(known) >= agents.sites.keys(),
+                f"{len(back)} of {len(gone)} came back from {', '.join(sorted(_sites_in(gone)))}",
+            ),
+            _check(
+                "the hub called nobody before its sites had answered",
+                waited,
+                "it waited for them"
+                if waited
+                else f"{calls} calls, gathered at {gathered_at:.0f}, up at {started_at:.0f}",
+            ),
+            _check("the hub goes on in its next epoch", restored["epoch"] == 2, f"epoch {restored['epoch']}"),
+        ],
         resupplied=len(back),
     )
 
@@ -120,15 +124,20 @@ def copy_agent(agents: Agents, play: Play) -> Played:
     original.start()
     is_open = play.wait(lambda: agents.hub.peer(original.site).state == "open", within=WITHIN)
     after = agents.hub.peer(original.site)
-    return _played(
-        _check(
-            "the copy of an agent is fenced", found, seen.reason if found else f"after {WITHIN:g} s it is {seen.state}"
-        ),
-        _check(
-            "a person decides which of the two goes on",
-            not adopted and is_open and after.epoch == seen.epoch + 1,
-            adopted or f"adopted, it is {after.state} in epoch {after.epoch}",
-        ),
+    return Played(
+        told=f"{'fenced' if found else 'not found'}, {adopted or f'adopted, epoch {after.epoch}'}",
+        checks=[
+            _check(
+                "the copy of an agent is fenced",
+                found,
+                seen.reason if found else f"after {WITHIN:g} s it is {seen.state}",
+            ),
+            _check(
+                "a person decides which of the two goes on",
+                not adopted and is_open and after.epoch == seen.epoch + 1,
+                adopted or f"adopted, it is {after.state} in epoch {after.epoch}",
+            ),
+        ],
         fenced={original.site: seen.reason} if found else {},
     )
 
@@ -160,6 +169,5 @@ def _check(name: str, ok: bool, detail: str) -> Check:
     return Check(name=name, ok=ok, detail=detail)
 
 
-def _played(*checks: Check, fenced: Mapping[str, str] | None = None, resupplied: int = 0) -> Played:
-    told = "; ".join(check.detail for check in checks)
-    return Played(told=told, checks=checks, fenced=fenced or {}, resupplied=resupplied)
+def _played(*checks: Check) -> Played:
+    return Played(told="; ".join(check.detail for check in checks), checks=checks)

@@ -1,7 +1,7 @@
 """Draws the README's picture anew from a real run: `.venv/bin/python docs/pictures/make.py`, about two minutes.
 
-`distctl demo` runs under a terminal of its own. The picture holds what that terminal showed in the middle, when a partner had
-just been killed, what it showed at the end, and what the agent then answered.
+`distctl demo` runs under a terminal of its own. The picture holds what that terminal showed in the middle, when the hub had just
+been lost, what it showed at the end, and what the hub then answered.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-WIDTH: Final = 106
+WIDTH: Final = 124
 HEIGHT: Final = 50
 PICTURE: Final = Path(__file__).with_name("demo.svg")
 DISTCTL: Final = str(Path(sys.executable).with_name("distctl"))
-TELLING_MOMENT: Final = "ERP killed"
+TELLING_MOMENT: Final = "s  hub lost"
 RUNS_ON: Final = "everything runs"
 
 _PIECE = re.compile(
     r"\x1b\[(?P<count>\d*)(?P<move>[AK])|\x1b\[\?25[hl]|(?P<end>[\r\n])|(?P<text>(?:\x1b\[[\d;]*m|[^\x1b\r\n])+)"
 )
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 
 class Screen:
@@ -61,7 +62,7 @@ class Screen:
             self.lines.append("")
 
     def _erase(self) -> None:
-        if any(TELLING_MOMENT in line for line in self.lines) and all(self.lines):
+        if any(_COLOUR.sub("", line).rstrip().endswith(TELLING_MOMENT) for line in self.lines) and all(self.lines):
             self.moment = list(self.lines)
         self.lines[self._row] = ""
 
@@ -87,7 +88,7 @@ def _read(terminal: int) -> Iterator[str]:
 
 
 def performed() -> tuple[list[str], list[str], list[str]]:
-    """What the demo showed in the middle and at its end, and what its agent says then."""
+    """What the demo showed in the middle and at its end, and what its hub says then."""
     process, chunks = shown_by(DISTCTL, "demo", "--keep")
     screen = Screen()
     for chunk in chunks:
@@ -95,11 +96,11 @@ def performed() -> tuple[list[str], list[str], list[str]]:
         if any(RUNS_ON in line for line in screen.lines):
             break
     report = [line for line in screen.lines if not line.startswith("  distctl") and RUNS_ON not in line]
-    socket = re.search(r"--socket (\S+)", "\n".join(screen.lines))
-    if socket is None:
+    data = re.search(r"--data (\S+/hq/data)", "\n".join(screen.lines))
+    if data is None:
         raise SystemExit("\n".join(screen.lines))
     status = Screen()
-    asked, answers = shown_by(DISTCTL, "--socket", socket[1], "status")
+    asked, answers = shown_by(DISTCTL, "--data", data[1], "status")
     for chunk in answers:
         status.feed(chunk)
     asked.wait()
