@@ -307,6 +307,7 @@ class Hub:
             estate=self._estate,
             time=self._clock.now(),
             bundle=self._bundles.head(connection),
+            wanted=self._bundles.wanted(connection, peer.site),
             **told(connection, peer),
             **further,
         )

@@ -114,6 +114,7 @@ class SiteLink:
         self._witness = Witness(database, clock=clock, keeps=is_second, shares_with={hub})
         self._errands = errands
         self._news = asyncio.Event()
+        self._wanted: Collection[EstateHash] = ()  # the estates that the hub still waited for when it was greeted
         self._was_up = False  # since it was dialled last, a pull was answered
         self.trouble: DistctlError | None = None
         """Why nothing is exchanged at the moment."""
@@ -168,6 +169,7 @@ class SiteLink:
             require_named(welcome, self._hub)
             if not welcome.begin_epoch:
                 greeted = await self._answer(partial(self._greeted, welcome), name="sync.greeted")
+                self._wanted = welcome.wanted
                 await self._witness.hear(self._hub, epoch=welcome.epoch, said=welcome.audit)
                 return greeted
             await self._database.write(partial(self._adopted, welcome), name="sync.adopted")
@@ -228,7 +230,7 @@ class SiteLink:
     # Up.
 
     async def _push_on(self, nonce: Nonce, after: Marks, stopping: asyncio.Event) -> None:
-        wanted: Collection[EstateHash] = ()
+        wanted: Collection[EstateHash] = self._wanted
         while not stopping.is_set():
             self._news.clear()
             frame = await self._database.read(partial(self._frame, nonce, after, wanted))

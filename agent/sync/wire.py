@@ -260,6 +260,7 @@ class Welcome(_Introduction):
         0, description="the site was adopted: begin this epoch and say hello again; 0: go on"
     )
     bundle: BundleHead | None = Field(None, description="in force at the hub, for the site to put in force")
+    wanted: list[WireHash] = Field([], description="estates that are still waited for: the frame with them may be lost")
 
 
 class Push(Head):

@@ -317,6 +317,19 @@ async def test_an_event_of_an_estate_that_is_not_here_waits_for_it_with_the_newe
         await whole.in_step()
 
 
+async def test_an_estate_is_asked_for_again_where_the_frame_that_brought_it_was_lost(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        hub, north = whole.agents[HUB], whole.agents["north"]
+        other = an_estate(owner="somebody else")
+        await north.database.write(partial(adopt_sealed, other))
+        north.compiled = other
+        await grow(whole, 1)
+        await _push_once(whole, "north")
+        assert await hub.database.read(unapplied.count) == 1
+        whole.start("north")  # which has nothing new to hand up
+        await until(lambda: holds(hub.owes("hq/erp"), story("R-1", 1)))
+
+
 def _adopt(compiled: CompiledEstate, connection: sqlite3.Connection) -> None:
     estates.adopt(connection, compiled.estate, now=1)
 
