@@ -330,9 +330,9 @@ class Agent:
             await self._source.take(bundle, state)
             return False
         self._starts.doubt()
+        self._on_trial.set()  # before it is in force: what ran until now says nothing of it
         await self._adopt(compiled, by=by, why=why, along=along)
         await self._source.take(bundle, state)
-        self._on_trial.set()
         self._ending.set()
         _log.info("%s is in force", why)
         return True
