@@ -106,7 +106,7 @@ def drain(
     """Have the agent of a site take in nothing more, and deliver and hand up what it has. It holds until `undrain`."""
     session = session_of(context)
     client = session.client(site)
-    _announce(client.begin_drain(reason=reason, dry_run=True), session.output)
+    _announce(client.begin_drain(reason=reason, dry_run=True) if dry_run else client.drain(), session.output)
     if dry_run:
         return
     answer = client.begin_drain(reason=reason)

@@ -72,6 +72,8 @@ def test_after_five_starts_that_were_killed_it_answers_and_touches_nothing_until
     assert "safe mode" in health.troubles[0]
     assert "agent resume" in health.troubles[0]
     assert (estate.folder / "planning" / "reco-000001.csv").exists(), "nothing is taken in"
+    agent.client.resume(reason="may it go on?", dry_run=True)
+    assert not agent.client.health().ok
     agent.client.resume(reason="the disk was replaced")
     until(agent.answers, "it goes on")
     until(lambda: taken(erp) == {"R-1": [1]}, "it delivers")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,18 @@ async def test_entries_are_found_by_what_is_given_newest_first_page_by_page(data
     assert await seqs(limit=2) == [6, 5]
     assert await seqs(limit=2, before_seq=5) == [4, 3]
     assert await seqs(action="discard") == []
+
+
+async def test_somebody_is_found_by_their_name_however_they_came(database: Database) -> None:
+    actors = ("ada", "ada/ci", "ada via hq", "ada/ci via hq", "adam", "ci")
+    for number, actor in enumerate(actors):
+        unit = partial(audit.append, at_ms=number, actor=actor, action="hold", target="lane x")
+        await database.write(unit)
+
+    async def found(actor: str) -> list[str]:
+        entries = await database.read(partial(audit.entries, actor=actor))
+        return [entry.actor for entry in reversed(entries)]
+
+    assert await found("ada") == ["ada", "ada/ci", "ada via hq", "ada/ci via hq"]
+    assert await found("ci") == ["ada/ci", "ada/ci via hq", "ci"]
+    assert await found("hq") == []
