@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
-from tests.simulation.estate import HUB, SITES, SYSTEMS, the_estate
+from tests.simulation.estate import HUB, SITES, SYSTEMS
 from tests.simulation.machine import Machine
 from tests.simulation.restoring import restored
 from tests.simulation.world import World
@@ -112,7 +113,7 @@ class Faults:
             machine.crash_in(0)
             if machine.skew < timedelta(minutes=45):
                 machine.set_clock(timedelta(0))
-            machine.adopt(the_estate(self._version))
+            machine.adopt(self._version)
             machine.start()
 
     @property
@@ -205,10 +206,11 @@ class Faults:
             machine.set_clock(timedelta(minutes=45))  # and so it stays
 
     def new_estate(self) -> None:
-        """A site's people are ahead of the others'."""
+        """The estate changes at the hub, and the sites follow, each in its time."""
         self._version += 1
         self._count("estates differ")
-        self._machine().adopt(the_estate(self._version))
+        for site, machine in self.world.machines.items():
+            self._later(0.0 if site == HUB else self.dice.uniform(0, 30), partial(machine.adopt, self._version))
 
     # --- stores ---------------------------------------------------------------------------------------------------
 
@@ -248,6 +250,7 @@ class Faults:
             return
         self._count("site cloned")
         twin = self.world.machine(f"{site} twin", site, machine.disk.image())
+        twin.adopt(machine.version)
         machine.twin = twin
         if self.dice.random() < 0.4:
             machine.kill()  # an idle clone: the one that was copied is off, until somebody finds it

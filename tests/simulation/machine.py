@@ -38,7 +38,7 @@ from state.outbox import Outbox
 from state.reserve import Reserve
 from tests.simulation.clock import BEGINNING, SimulatedClock
 from tests.simulation.counterparts import Counterparts, CounterpartsClock
-from tests.simulation.estate import HUB
+from tests.simulation.estate import HUB, the_estate
 from tests.simulation.loop import Life, within
 from tests.simulation.network import Network, Wire
 from tests.simulation.store import Disk, InlineStore
@@ -59,7 +59,6 @@ class Machine:
         site: str,
         disk: Disk,
         *,
-        compiled: CompiledEstate,
         counterparts: Counterparts,
         network: Network,
         dice: random.Random,
@@ -68,7 +67,7 @@ class Machine:
         self.name = name
         self.site = site
         self.disk = disk
-        self.compiled = compiled
+        self.version = 1  # of the estate
         self.skew = timedelta(0)
         self.laziness = 1.0
         self.agent: RunningAgent | None = None
@@ -149,9 +148,14 @@ class Machine:
                 self.on_crash(self.name, point)
                 raise asyncio.CancelledError
 
-    def adopt(self, compiled: CompiledEstate) -> None:
-        """The estate folder of this machine changed."""
-        self.compiled = compiled
+    @property
+    def compiled(self) -> CompiledEstate:
+        """The estate as this machine has it."""
+        return the_estate(self.version)
+
+    def adopt(self, version: int) -> None:
+        """The estate of this machine changed."""
+        self.version = max(self.version, version)
         if self.agent is not None:
             self.agent.reload.set()
 
@@ -227,7 +231,7 @@ class RunningAgent:
     async def run(self) -> None:
         """As `agent.runtime.Agent`."""
         await self.store.write(self._start, name="runtime.start")
-        await self.store.write(partial(self._put_in_force, self._compiled), name="runtime.adopt_estate")
+        await self._adopt()
         if self._machine.site == HUB:
             self.hub = self._make_hub()
         await self._reaper.sweep()
@@ -250,6 +254,15 @@ class RunningAgent:
         with Outbox(connection, now=self.clock.now()) as outbox:
             outbox.reconsider()
 
+    async def _adopt(self) -> None:
+        """Put in force, one after another, what came since this store was here last."""
+        compiled = self._compiled
+        for version in range(1, self._machine.version + 1):
+            compiled = the_estate(version)
+            if not await self.store.read(partial(_holds, compiled)) or version == self._machine.version:
+                await self.store.write(partial(self._put_in_force, compiled), name="runtime.adopt_estate")
+        self._compiled = compiled
+
     async def _work(self) -> None:
         while True:
             self._ending = asyncio.Event()
@@ -268,9 +281,7 @@ class RunningAgent:
         while True:
             await self.reload.wait()
             self.reload.clear()
-            compiled = self._machine.compiled
-            await self.store.write(partial(self._put_in_force, compiled), name="runtime.adopt_estate")
-            self._compiled = compiled
+            await self._adopt()
             if self._machine.site == HUB:
                 self.hub = self._make_hub()
             self._redial.set()
@@ -346,3 +357,7 @@ class RunningAgent:
             self._machine.trace.note("fatal", self._machine.name, error)
             with suppress(asyncio.CancelledError):
                 self._machine.kill()
+
+
+def _holds(compiled: CompiledEstate, connection: sqlite3.Connection) -> bool:
+    return bool(estates.documents(connection, hashes=[compiled.estate.hash]))

@@ -12,7 +12,7 @@ from connectors import registry
 from state import peers, streams, unapplied
 from state.life import find as find_life
 from tests.simulation.counterparts import Counterparts
-from tests.simulation.estate import HUB, ROUTES, SITES, the_estate
+from tests.simulation.estate import HUB, ROUTES, SITES
 from tests.simulation.loop import Life
 from tests.simulation.machine import Machine
 from tests.simulation.network import Network
@@ -44,7 +44,6 @@ class World:
             name,
             site,
             self.disk(content),
-            compiled=the_estate(),
             counterparts=self.counterparts,
             network=self.network,
             dice=self._dice_of_agents,
