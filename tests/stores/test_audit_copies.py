@@ -148,11 +148,12 @@ def test_decisions_of_people_are_told_from_what_agents_write(
     write(there, "adopt", actor="agent")
     write(there, "renew", actor="agent south")
     write(there, "refuse", actor="mallory")
+    write(there, "back up", actor="ada")
     found = a_break(here, audit.head(there), after=0)
     for row in audit.rows_after(there, 0, limit=99):
         audit_copies.add_beyond(here, SITE, found.id, row)
     beyond = audit_copies.count_beyond(here, SITE, found.id)
-    assert (beyond.count, beyond.first, beyond.last, beyond.decisions) == (6, 1, 6, 3)
+    assert (beyond.count, beyond.first, beyond.last, beyond.decisions) == (7, 1, 7, 3)
 
 
 def test_a_break_is_open_until_a_person_settles_all_of_that_audit(here: sqlite3.Connection) -> None:

@@ -58,7 +58,8 @@ WHERE site = :site AND (break_id <> 0) = :lost
 ORDER BY id DESC LIMIT :limit;
 
 -- :name count_beyond
--- How many lie beyond a break, the first and the last of them, and how many of them a person decided.
+-- How many lie beyond a break, the first and the last of them, and how many of them a person decided. That a backup was made is noted
+-- after it, so no store that is put back has the entry of its own: there is nothing to decide again.
 SELECT count(*), coalesce(min(seq), 0), coalesce(max(seq), 0),
-  coalesce(sum(actor <> 'agent' AND actor NOT GLOB 'agent *' AND action <> 'refuse'), 0)
+  coalesce(sum(actor <> 'agent' AND actor NOT GLOB 'agent *' AND action NOT IN ('refuse', 'back up')), 0)
 FROM audit_copies WHERE site = ? AND break_id = ?;
