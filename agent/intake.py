@@ -306,7 +306,9 @@ class Intake:
         again = _read_before(connection, admitted)
         owe(connection, routed, self._lanes, flow=flow.flow, came_in=document.name, now=now, again=again)
         dead_letters.add(connection, harvest.letters, raw_id=raw_id, now=millis)
-        departures = [Departure(one, flow.tier, {lane.site for lane in lanes}, flow.order_domain) for one, lanes in routed]
+        departures = [
+            Departure(one, flow.tier, {lane.site for lane in lanes}, flow.order_domain) for one, lanes in routed
+        ]
         return self._outgoing.send(connection, departures)
 
     # Waiting.

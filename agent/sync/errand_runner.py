@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Protocol
 
 from agent.errand import Answered, Question
 from agent.supervisor import sleep_unless, unless
+from agent.sync.secret import new_secret
 from agent.sync.wire import VERSION, Answer, Errand, TokenScope
 from state import life, peers
 from state.database import Database
@@ -32,10 +32,6 @@ _GRACE_SECONDS: Final = 2.0
 
 _log: Final = logging.getLogger("distctl.sync")
 _Do = Callable[[Question], Awaitable[Answered]]
-
-
-def _secret() -> str:
-    return secrets.token_hex(16)
 
 
 class AnswerExchange(Protocol):
@@ -56,7 +52,7 @@ class ErrandRunner:
         *,
         hub: str,
         clock: Clock,
-        secret: Callable[[], str] = _secret,
+        secret: Callable[[], str] = new_secret,
     ) -> None:
         """`do` puts a question to this agent's own control API; `hub` is the hub's site."""
         self._do = do

@@ -10,7 +10,6 @@ Concurrency: all of it runs in the agent's loop, without a lock. Crash: the call
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import orjson
 import zstandard
 
 from agent.errand import LARGEST_BODY, Answered, Question
+from agent.sync.secret import new_secret
 from agent.sync.wire import Answer, Errand, TokenScope, read
 from state.model.errors import DistctlError, InDoubtError, NotConnectedError, RejectedError
 from state.model.people import Scope
@@ -35,10 +35,6 @@ PACKED_BYTES: Final = ANSWER_BYTES + ANSWER_BYTES // 128
 
 HERE_FOR: Final = 30.0
 """Seconds after its last pull for which a site counts as being there."""
-
-
-def _secret() -> str:
-    return secrets.token_hex(16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +63,7 @@ class Errands:
     def __init__(
         self,
         monotonic: Callable[[], float] = time.monotonic,
-        secret: Callable[[], str] = _secret,
+        secret: Callable[[], str] = new_secret,
     ) -> None:
         """`secret` makes what nobody can guess, of each errand: 32 hexadecimal digits."""
         self._monotonic = monotonic

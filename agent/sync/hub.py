@@ -7,7 +7,6 @@ answers it, so two stores with one identity cannot pass each other between a loo
 from __future__ import annotations
 
 import asyncio
-import secrets
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -26,6 +25,7 @@ from agent.sync.gathering import has_just_answered
 from agent.sync.heartbeat import heard
 from agent.sync.incoming import Incoming, TakenIn
 from agent.sync.needs import Fence, Presented, Reason, judge_nonce
+from agent.sync.secret import new_secret
 from agent.sync.standing import needs_of, standing
 from agent.sync.wire import (
     VERSION,
@@ -79,7 +79,7 @@ class Hub:
         second: str | None = None,
         on_denied: Callable[[Standing], None] = lambda _: None,
         seal: Callable[[], Seal | None] = lambda: None,
-        secret: Callable[[], str] = partial(secrets.token_hex, 16),
+        secret: Callable[[], str] = new_secret,
         errands: Errands | None = None,
     ) -> None:
         """`on_owed` is told of targets with new deliveries, `on_life` when this store may not go on, or has been answered.

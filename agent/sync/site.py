@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import secrets
 import sqlite3
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
@@ -27,6 +26,7 @@ from agent.sync.gathering import has_just_answered
 from agent.sync.hub import keep_estates, require_named
 from agent.sync.incoming import Incoming, TakenIn
 from agent.sync.needs import Fence, Needs, Reason
+from agent.sync.secret import new_secret
 from agent.sync.standing import needs_of, standing
 from agent.sync.wire import VERSION, Hello, Pull, PullReply, Push, PushReply, Welcome, WireHeld, read
 from agent.sync.witness import Witness
@@ -87,7 +87,7 @@ class SiteLink:
         on_life: Callable[[], None],
         is_second: bool = False,
         on_bundle: Callable[[], None] = lambda: None,
-        secret: Callable[[], str] = partial(secrets.token_hex, 16),
+        secret: Callable[[], str] = new_secret,
         errands: ErrandRunner | None = None,
     ) -> None:
         """`on_owed` is told of targets with new deliveries, `on_life` when this store begins anew or was answered, `on_bundle`

@@ -327,7 +327,9 @@ def test_an_order_names_the_recommendation_of_each_line_once() -> None:
     assert found == (("replenishment-recommendation", "R-2"), ("replenishment-recommendation", "R-1"))
 
 
-@pytest.mark.parametrize("raw", [b"{", b'{"customer_po": 4711}', b'{"customer_po": "4711 "}', b'{"customer_po": "\\u001b[2J"}'])
+@pytest.mark.parametrize(
+    "raw", [b"{", b'{"customer_po": 4711}', b'{"customer_po": "4711 "}', b'{"customer_po": "\\u001b[2J"}']
+)
 def test_a_document_that_names_no_code_names_nothing(raw: bytes) -> None:
     with pytest.raises(RejectedError):
         references_in("sales-order/1", raw)
