@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from pydantic import ValidationError
@@ -45,6 +45,11 @@ def keep(connection: sqlite3.Connection, estate_hash: EstateHash, document: byte
             code="estate",
         )
     return connection.execute(_SQL.keep, (estate_hash, document)).rowcount > 0
+
+
+def keep_all(connection: sqlite3.Connection, documents: Mapping[EstateHash, bytes]) -> int:
+    """Keep each of these as `keep`; returns how many are new."""
+    return sum(keep(connection, estate_hash, document) for estate_hash, document in documents.items())
 
 
 def documents(connection: sqlite3.Connection, *, hashes: Iterable[EstateHash]) -> dict[EstateHash, bytes]:

@@ -47,11 +47,6 @@ class Gap:
     until: datetime
     is_ours: bool = field(default=False, compare=False)  # of a stream that this store sent
 
-    @property
-    def count(self) -> int:
-        """How many events they are."""
-        return self.last - self.first + 1
-
 
 def beginnings(connection: sqlite3.Connection, peer: PeerId) -> Beginnings:
     """Where our streams to `peer` begin."""

@@ -31,18 +31,12 @@ _TOLD: Final = 100
 def told(connection: sqlite3.Connection, peer: Peer) -> Mapping[str, Any]:
     """What an introduction to `peer` says of it."""
     begins = [
-        WireBeginning(epoch=epoch, tier=tier, mark=one.mark, until=one.until)
+        WireBeginning.of(epoch, tier, one)
         for epoch, tiers in gaps.beginnings(connection, peer.id).items()
         for tier, one in tiers.items()
     ]
     found = [gap for gap in gaps.list_all(connection, peer.id) if not gap.is_ours]
-    return {
-        "begins": begins,
-        "gaps": [
-            WireGap(epoch=gap.epoch, tier=gap.tier, first=gap.first, last=gap.last, since=gap.since, until=gap.until)
-            for gap in found[-_TOLD:]
-        ],
-    }
+    return {"begins": begins, "gaps": [WireGap.of(gap) for gap in found[-_TOLD:]]}
 
 
 def pass_over(connection: sqlite3.Connection, here: str, peer: Peer, said: Hello | Welcome, *, now: datetime) -> None:
@@ -51,12 +45,8 @@ def pass_over(connection: sqlite3.Connection, here: str, peer: Peer, said: Hello
     Raises `RejectedError` where a stream is said to begin behind its end.
     """
     missing = gaps.pass_over(connection, peer.id, _beginnings(said), upto_epoch=said.epoch, now=now)
-    theirs = [
-        Gap(epoch=one.epoch, tier=one.tier, first=one.first, last=one.last, since=one.since, until=one.until)
-        for one in said.gaps
-    ]
     _note(connection, missing, sender=peer.site, receiver=here, peer=peer, now=now)
-    news = gaps.add(connection, peer.id, theirs, is_ours=True, now=now)
+    news = gaps.add(connection, peer.id, (one.gap() for one in said.gaps), is_ours=True, now=now)
     _note(connection, news, sender=here, receiver=peer.site, peer=peer, now=now)
 
 
@@ -102,7 +92,7 @@ def _beginnings(said: Hello | Welcome) -> Beginnings:
                 hint="this is a fault of that agent: report it with the versions of both",
                 code="malformed:begins",
             )
-        found.setdefault(one.epoch, {})[one.tier] = Beginning(mark=one.mark, until=one.until)
+        found.setdefault(one.epoch, {})[one.tier] = one.beginning()
     return found
 
 

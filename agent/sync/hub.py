@@ -15,22 +15,22 @@ from functools import partial
 from typing import Final, TypeVar
 
 from agent.identity.seal import Seal
+from agent.sync.admission import fence_of_call, fence_of_hello, fence_of_pull, has_used_a_nonce, require_not_overtaken
 from agent.sync.beyond import pass_over, told
 from agent.sync.bundles import HubBundles
 from agent.sync.collecting import collect
 from agent.sync.errands import Errands, unpack
-from agent.sync.fencing import LinkFencedError, cure, put_up, standing_fence
+from agent.sync.fencing import LinkFencedError, cure, put_up
 from agent.sync.frames import Frame, Segment, decode, encode
 from agent.sync.gathering import has_just_answered
 from agent.sync.heartbeat import heard
 from agent.sync.incoming import Incoming, TakenIn
-from agent.sync.needs import Fence, Presented, Reason, judge_nonce
+from agent.sync.needs import Fence, Reason
 from agent.sync.secret import new_secret
 from agent.sync.standing import needs_of, standing
 from agent.sync.wire import (
     VERSION,
     Answer,
-    Head,
     Hello,
     Pull,
     PullReply,
@@ -48,16 +48,15 @@ from state.group_commit import Unit
 from state.identities import Standing
 from state.life import Life
 from state.model.clock import Clock, to_millis
-from state.model.errors import RejectedError, TransientError
+from state.model.errors import TransientError
 from state.model.ids import EstateHash
-from state.model.stream import Nonce
+from state.model.stream import NO_NONCE, Nonce
 from state.peers import Peer, PeerState
 from state.streams import Marks
 
 LONGEST_WAIT: Final = 10.0
 """Seconds after which a pull without news is answered all the same: the heartbeat of a link."""
 
-_NONE_YET: Final = Nonce(0, "")
 T = TypeVar("T")
 
 
@@ -119,7 +118,7 @@ class Hub:
     async def hello(self, site: str, hello: Hello) -> Welcome:
         """Compare both sides' marks. Raises `LinkFencedError`, `RejectedError`."""
         version = agree(hello.version)
-        require_named(hello, site)
+        hello.require_of(site)
         welcome = await self._answer(site, partial(self._welcome, site, hello, version), name="sync.hello")
         self._sessions[site] = welcome.nonce or hello.nonce
         self._bundles.greet(site)
@@ -192,7 +191,7 @@ class Hub:
     def _welcome(self, site: str, hello: Hello, version: int, connection: sqlite3.Connection) -> Welcome | Fence:
         here, peer = life.get(connection), peers.ensure(connection, site)
         is_new_life = hello.epoch > peer.epoch
-        if fence := standing_fence(here, peer) or _strange(here, peer, hello):
+        if fence := fence_of_hello(here, peer, hello):
             return self._fence(connection, peer, fence)
         if peer.state is PeerState.ADOPTING and not is_new_life:
             return self._introduce(connection, here, peer, version, begin_epoch=peer.epoch + 1)
@@ -202,7 +201,7 @@ class Hub:
         if is_new_life or peer.nonce is None:
             nonce: Nonce | None = self._recognise(connection, peer, hello.epoch)
         else:
-            nonce = None if _has_used_a_nonce(peer) else peer.nonce  # the reply that gave it may have been lost
+            nonce = None if has_used_a_nonce(peer) else peer.nonce  # the reply that gave it may have been lost
         streams.acknowledge(connection, peer.id, epoch=here.epoch, marks=needs.after)
         pass_over(connection, here.site, peer, hello, now=self._clock.now())
         self._bundles.outnumber(connection, hello)
@@ -214,7 +213,7 @@ class Hub:
         self, site: str, push: Push, frame: Frame, connection: sqlite3.Connection
     ) -> tuple[PushReply, TakenIn] | Fence:
         here, peer = life.get(connection), peers.ensure(connection, site)
-        if fence := standing_fence(here, peer) or _other_life(peer, push):
+        if fence := fence_of_call(here, peer, push):
             return self._fence(connection, peer, fence)
         taken = self._take_in_estates(connection, site, push, frame)
         for segment in frame.segments:
@@ -235,7 +234,7 @@ class Hub:
 
     def _take_in_estates(self, connection: sqlite3.Connection, site: str, push: Push, frame: Frame) -> TakenIn:
         ours = self._bundles.ours(connection, site, push, frame)
-        return self._take_in_what_waited(connection) if keep_estates(connection, ours) else TakenIn()
+        return self._take_in_what_waited(connection) if estates.keep_all(connection, ours) else TakenIn()
 
     def _take_in_what_waited(self, connection: sqlite3.Connection) -> TakenIn:
         """At a hello too: its estate may have been adopted here meanwhile, or this version reads what the last one did not."""
@@ -244,7 +243,7 @@ class Hub:
     def _look(self, site: str, pull: Pull, connection: sqlite3.Connection) -> tuple[Life, Peer, bool] | Fence:
         """Whether this pull may wait for news; what it acknowledges is kept at once, and whether the site has answered by it."""
         here, peer = life.get(connection), peers.ensure(connection, site)
-        if fence := standing_fence(here, peer) or _other_life(peer, pull) or _pulled_by_another(here, peer, pull):
+        if fence := fence_of_pull(here, peer, pull):
             return self._fence(connection, peer, fence)
         if pull.peer_epoch == here.epoch:
             streams.acknowledge(connection, peer.id, epoch=here.epoch, marks=pull.received)
@@ -255,13 +254,14 @@ class Hub:
     def _hand_down(self, site: str, pull: Pull, connection: sqlite3.Connection) -> PullReply | Fence:
         """Use up the nonce, in the moment of the answer."""
         here, peer = life.get(connection), peers.ensure(connection, site)
-        _require_not_overtaken(peer, pull)
-        if fence := standing_fence(here, peer) or _other_life(peer, pull) or _pulled_by_another(here, peer, pull):
+        require_not_overtaken(peer, pull)
+        if fence := fence_of_pull(here, peer, pull):
             return self._fence(connection, peer, fence)
-        nonce = peer.nonce or _NONE_YET
+        nonce = peer.nonce or NO_NONCE
         if pull.nonce == nonce:
             nonce = nonce.next(self._secret())
             peers.issue(connection, peer, nonce, attempt=pull.attempt)
+        held = retention.held_of(connection, peer.id)
         return PullReply(
             version=VERSION,
             epoch=here.epoch,
@@ -269,19 +269,19 @@ class Hub:
             nonce=nonce,
             received=dict(streams.received(connection, peer.id, epoch=peer.epoch)),
             sent=dict(streams.sent(connection, peer.id, epoch=here.epoch)),
-            backed_up=_held(connection, peer),
+            backed_up=WireHeld.of(held) if held else None,
             bundle=self._bundles.news(connection, pull),
         )
 
     def _may_answer(self, site: str, answer: Answer, connection: sqlite3.Connection) -> Fence | None:
         """Whether the site may still say something; raises as a push does."""
         here, peer = life.get(connection), peers.ensure(connection, site)
-        fence = standing_fence(here, peer) or _other_life(peer, answer)
+        fence = fence_of_call(here, peer, answer)
         return self._fence(connection, peer, fence) if fence else None
 
     def _recognise(self, connection: sqlite3.Connection, peer: Peer, epoch: int) -> Nonce:
         """The site lives in `epoch` now; returns its first nonce there."""
-        nonce = (peer.nonce or _NONE_YET).next(self._secret())
+        nonce = (peer.nonce or NO_NONCE).next(self._secret())
         peers.issue(connection, peer, nonce, attempt="")
         peers.know_epoch(connection, peer, epoch)
         peers.open_again(connection, peer)
@@ -328,91 +328,6 @@ class Hub:
     async def _segments(self, here: Life, peer: Peer, after: Marks) -> list[Segment]:
         query = partial(collect, peer=peer.id, epoch=here.epoch, after=after, weights=self._weights)
         return await self._database.read(query)
-
-
-def require_named(introduction: Hello | Welcome, site: str) -> None:
-    """Raises `RejectedError` where an agent gives another name than it is known by: fences are put up by name."""
-    if introduction.site != site:
-        raise RejectedError(
-            f"the agent of {site} says that it is {introduction.site}",
-            place="site",
-            rule="an agent speaks for the site that its certificate is of",
-            shown=introduction.site,
-            hint=f"start it with the store of {site}, or enrol it as {introduction.site}",
-            code="malformed:site",
-        )
-
-
-def keep_estates(connection: sqlite3.Connection, documents: Mapping[EstateHash, bytes]) -> int:
-    """Keep estates that came with a frame; returns how many were new. Raises `RejectedError` for one that is not its hash."""
-    return sum(estates.keep(connection, estate_hash, document) for estate_hash, document in documents.items())
-
-
-def _held(connection: sqlite3.Connection, peer: Peer) -> WireHeld | None:
-    """What a site may let go, once it is old."""
-    held = retention.held_of(connection, peer.id)
-    if held is None:
-        return None
-    return WireHeld(taken_at=held.taken_at, streams=[(*stream, seq) for stream, seq in sorted(held.streams.items())])
-
-
-def _strange(here: Life, peer: Peer, hello: Hello) -> Fence | None:
-    """Whether a hello comes with a nonce that this life of the site cannot have."""
-    if peer.nonce is None or hello.epoch != peer.epoch or peer.state is PeerState.ADOPTING:
-        return None
-    if not _has_used_a_nonce(peer):
-        return None
-    if hello.nonce in (peer.nonce, peer.nonce_before):
-        return None
-    return _judged(here, peer, Presented.AHEAD if _count(hello) > peer.nonce.count else Presented.FOREIGN)
-
-
-def _has_used_a_nonce(peer: Peer) -> bool:
-    """Whether a site has come with a nonce of ours in this life."""
-    return peer.attempt != ""
-
-
-def _count(hello: Hello) -> int:
-    return hello.nonce.count if hello.nonce else -1
-
-
-def _pulled_by_another(here: Life, peer: Peer, pull: Pull) -> Fence | None:
-    presented = judge_nonce(
-        pull.nonce,
-        pull.attempt,
-        issued=peer.nonce or _NONE_YET,
-        before=peer.nonce_before,
-        attempt_before=peer.attempt,
-    )
-    return _judged(here, peer, presented)
-
-
-def _require_not_overtaken(peer: Peer, pull: Pull) -> None:
-    """A pull that was in order when it came has waited since, while its site hung up, came again and went on."""
-    if peer.nonce_before is not None and pull.nonce.count < peer.nonce_before.count:
-        raise TransientError("a later call of this site was answered", hint="it has hung up", code="overtaken")
-
-
-def _judged(here: Life, peer: Peer, presented: Presented) -> Fence | None:
-    match presented:
-        case Presented.CURRENT | Presented.AGAIN:
-            return None
-        case Presented.AHEAD:
-            return Fence(here.site, Reason.REWOUND, f"{peer.site} holds a later nonce than was ever issued here")
-        case Presented.FOREIGN:
-            return Fence(
-                peer.site, Reason.CLONED, "it came with a nonce that was used before, by it or by another store"
-            )
-
-
-def _other_life(peer: Peer, said: Head) -> Fence | None:
-    """Whether the store that speaks is one of an earlier epoch. Raises `TransientError` for one that has to say hello first."""
-    if said.epoch < peer.epoch:
-        detail = f"it speaks for epoch {said.epoch}, and its epoch {peer.epoch} has begun"
-        return Fence(peer.site, Reason.ENDED, detail)
-    if said.epoch > peer.epoch or peer.state is PeerState.ADOPTING:
-        raise TransientError("the hub does not know this epoch yet", hint="say hello first", code="hello")
-    return None
 
 
 def _misfit(peer: Peer, segment: Segment, reason: Reason) -> Fence:

@@ -23,12 +23,11 @@ from agent.sync.errand_runner import ErrandRunner
 from agent.sync.fencing import LinkFencedError, cure, put_up
 from agent.sync.frames import Frame, decode, encode
 from agent.sync.gathering import has_just_answered
-from agent.sync.hub import keep_estates, require_named
 from agent.sync.incoming import Incoming, TakenIn
 from agent.sync.needs import Fence, Needs, Reason
 from agent.sync.secret import new_secret
 from agent.sync.standing import needs_of, standing
-from agent.sync.wire import VERSION, Hello, Pull, PullReply, Push, PushReply, Welcome, WireHeld, read
+from agent.sync.wire import VERSION, Hello, Pull, PullReply, Push, PushReply, Welcome, read
 from agent.sync.witness import Witness
 from state import audit, estates, life, peers, restore, retention, streams
 from state.database import Database
@@ -38,7 +37,6 @@ from state.model.errors import DistctlError, TransientError
 from state.model.ids import EstateHash
 from state.model.retry import RetryPolicy
 from state.model.stream import Nonce
-from state.retention import Held
 from state.streams import Marks
 
 _log = logging.getLogger("distctl.sync")
@@ -166,7 +164,7 @@ class SiteLink:
             hello = await self._database.write(self._hello, name="sync.hello")
             word = await self._witness.word(self._hub)
             welcome = await self._exchange.hello(hello.model_copy(update={"audit": word}))
-            require_named(welcome, self._hub)
+            welcome.require_of(self._hub)
             if not welcome.begin_epoch:
                 greeted = await self._answer(partial(self._greeted, welcome), name="sync.greeted")
                 self._wanted = welcome.wanted
@@ -311,7 +309,7 @@ class SiteLink:
         if peer.nonce != pull.nonce or reply.epoch != peer.epoch:
             raise TransientError("the hub was greeted anew meanwhile", hint="it is asked again", code="hello")
         taken = TakenIn(is_bundle=bundles.receive(connection, reply.bundle) or bool(frame.estates))
-        if keep_estates(connection, frame.estates):
+        if estates.keep_all(connection, frame.estates):
             taken.add(self._take_in_what_waited(connection))
         for segment in frame.segments:
             came = self._incoming.take_in(connection, peer, segment)
@@ -323,7 +321,7 @@ class SiteLink:
                 return fence
             taken.add(came)
         taken.is_answer = has_just_answered(connection, life.get(connection), peer, reply.sent)
-        retention.be_told(connection, peer.id, _held(reply.backed_up))
+        retention.be_told(connection, peer.id, reply.backed_up.held() if reply.backed_up else None)
         peers.issue(connection, peer, reply.nonce, attempt=self._secret())
         peers.hear(connection, peer, now=to_millis(self._clock.now()))
         return taken
@@ -337,9 +335,3 @@ class SiteLink:
         if isinstance(answer, Fence):
             raise LinkFencedError(answer, hint=cure(answer, hub=self._hub))
         return answer
-
-
-def _held(said: WireHeld | None) -> Held | None:
-    if said is None:
-        return None
-    return Held(taken_at=said.taken_at, streams={(epoch, tier): seq for epoch, tier, seq in said.streams})

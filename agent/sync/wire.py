@@ -34,6 +34,7 @@ from agent.sync.audit_word import AuditWord
 from agent.sync.frames import mark_text, parse_mark
 from agent.sync.needs import Fence, Reason, Standing
 from state.bundles import Bundle, BundleState
+from state.gaps import Beginning, Gap
 from state.model.errors import (
     DeniedError,
     DistctlError,
@@ -46,6 +47,7 @@ from state.model.estate import Name
 from state.model.ids import EstateHash
 from state.model.stream import Mark, Nonce
 from state.model.visible import shown, visible
+from state.retention import Held
 
 VERSION: Final = 1
 OLDEST: Final = 1
@@ -133,6 +135,15 @@ class WireBeginning(_Wire):
     mark: WireMark
     until: AwareDatetime
 
+    @classmethod
+    def of(cls, epoch: int, tier: int, beginning: Beginning) -> Self:
+        """Where the stream of that tier begins."""
+        return cls(epoch=epoch, tier=tier, mark=beginning.mark, until=beginning.until)
+
+    def beginning(self) -> Beginning:
+        """The same, without which stream it is."""
+        return Beginning(mark=self.mark, until=self.until)
+
 
 class WireGap(_Wire):
     """Events of the other's stream that its sender held no more, as `state.gaps.Gap` has them."""
@@ -150,12 +161,32 @@ class WireGap(_Wire):
             raise ValueError("a gap ends behind its beginning")
         return self
 
+    @classmethod
+    def of(cls, gap: Gap) -> Self:
+        """A gap that is known here."""
+        return cls(epoch=gap.epoch, tier=gap.tier, first=gap.first, last=gap.last, since=gap.since, until=gap.until)
+
+    def gap(self) -> Gap:
+        """The gap that the other told of."""
+        return Gap(
+            epoch=self.epoch, tier=self.tier, first=self.first, last=self.last, since=self.since, until=self.until
+        )
+
 
 class WireHeld(_Wire):
     """What the hub's last verified backup holds of a site's streams: (epoch, tier, sequence) of each."""
 
     taken_at: AwareDatetime
     streams: list[tuple[Epoch, Tier, Annotated[int, Field(ge=0, le=_LARGEST)]]]
+
+    @classmethod
+    def of(cls, held: Held) -> Self:
+        """What is said of it."""
+        return cls(taken_at=held.taken_at, streams=[(*stream, seq) for stream, seq in sorted(held.streams.items())])
+
+    def held(self) -> Held:
+        """What was said."""
+        return Held(taken_at=self.taken_at, streams={(epoch, tier): seq for epoch, tier, seq in self.streams})
 
 
 class BundleHead(_Wire):
@@ -208,6 +239,18 @@ class _Introduction(Head):
     gaps: list[WireGap] = Field([], max_length=_MOST_STREAMS, description="what is missing here of the other's streams")
     estate: WireHash | None = Field(None, description="in force there")
     audit: AuditWord | None = None
+
+    def require_of(self, site: str) -> None:
+        """Raises `RejectedError` where an agent gives another name than it is known by: fences are put up by name."""
+        if self.site != site:
+            raise RejectedError(
+                f"the agent of {site} says that it is {self.site}",
+                place="site",
+                rule="an agent speaks for the site that its certificate is of",
+                shown=self.site,
+                hint=f"start it with the store of {site}, or enrol it as {self.site}",
+                code="malformed:site",
+            )
 
     def standing(self) -> Standing:
         """What the agent says of the streams between the two."""

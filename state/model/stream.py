@@ -61,3 +61,7 @@ class Nonce:
     def __str__(self) -> str:
         """As it travels: `17.9f2c...`."""
         return f"{self.count}.{self.secret}"
+
+
+NO_NONCE: Final = Nonce(0, "")
+"""Before the first; nobody was ever given it."""
