@@ -108,10 +108,19 @@ class HubLink:
         add_routes(listener, lambda: self._hub)
         try:
             self.troubles = []
-            await listener.serve(stopping)
+            ending = asyncio.create_task(self._let_go(stopping), name="pulls")
+            try:
+                await listener.serve(stopping)
+            finally:
+                ending.cancel()
         except DistctlError as error:
             self.troubles = [f"no site can reach this hub: {error}"]
             raise
+
+    async def _let_go(self, stopping: asyncio.Event) -> None:
+        """Answer the pulls that wait when the agent stops, rather than break their connections."""
+        await stopping.wait()
+        self._hub.answer_all()
 
     def _make_hub(self, compiled: CompiledEstate) -> Hub:
         ground, settings = self._ground, compiled.estate.settings

@@ -15,12 +15,12 @@ import random
 import signal
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from os import environ
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from agent import crash_points
 from agent.allow_list import AllowList
@@ -69,6 +69,8 @@ from state.outbox import Outbox
 from state.reserve import Reserve
 
 _log = logging.getLogger("distctl.agent")
+_SOON: Final = 2.0
+"""Seconds after which questions are answered although works have not begun."""
 
 Along = Callable[[sqlite3.Connection], None]
 """What is written in the transaction that puts an estate in force."""
@@ -176,6 +178,7 @@ class Agent:
         self._fenced = ""  # why this store may not go on
         self._resumed = asyncio.Event()  # safe mode is over: a person said so, or the agent stops
         self._ending = asyncio.Event()  # of the works that run now
+        self._has_begun = asyncio.Event()  # works run, or it is known why they do not
         self._backups = Backups(
             ground.database, site=ground.site, data=options.data, clock=ground.clock, crash=ground.crash
         )
@@ -227,7 +230,7 @@ class Agent:
         server = self._control = self._server()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch_store(stopping), name="store")
-            self._guarded(tasks, "control", partial(server.serve, stopping), stopping)
+            self._guarded(tasks, "control", partial(self._serve, server), stopping)
             self._guarded(tasks, "reaper", partial(self._reaper.run, stopping), stopping)
             self._guarded(tasks, "retention", partial(self._retention.run, stopping), stopping)
             self._guarded(tasks, "estate", self._follow_estate, stopping)
@@ -397,16 +400,31 @@ class Agent:
 
     # The forever-tasks.
 
+    async def _serve(self, server: ControlServer) -> None:
+        """Answer questions as soon as there is something to say: works run, or why they do not."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SOON):
+                await unless(self._stopping, self._has_begun.wait())
+        await server.serve(self._stopping)
+
     async def _work(self) -> None:
+        try:
+            await self._work_on()
+        finally:
+            self._has_begun.set()
+
+    async def _work_on(self) -> None:
         while not self._stopping.is_set():
             self._ending = asyncio.Event()
             self._fenced = (await self._ground.database.read(life.get)).fenced
             if self._fenced:
                 self._works = None
+                self._has_begun.set()
                 await self._stopping.wait()
                 return
             if not await self._gathering.is_over():
                 self._works = None
+                self._has_begun.set()
                 await self._ending.wait()
                 continue
             is_draining = (await self._ground.database.read(draining.look)).since is not None
@@ -418,6 +436,7 @@ class Agent:
                 continue
             if self._stopping.is_set():
                 return
+            self._has_begun.set()
             await self._works.run(self._ending)
 
     async def _follow_bundles(self) -> None:

@@ -235,3 +235,11 @@ def test_a_site_that_is_denied_is_out_within_seconds_and_keeps_what_it_has(whole
     assert taken(whole.erp) == {}
     assert whole.distctl("agents", "allow", "north", "--reason", "found", data="hq").returncode == 0
     until(whole.arrived, "what it kept arrives", seconds=90)
+
+
+def test_a_hub_that_stops_lets_those_who_wait_go_and_breaks_no_connection(whole: Whole) -> None:
+    whole.publish("R-1")
+    until(whole.arrived, "both targets have it")
+    hub = whole.agents["hq"]
+    assert hub.stop() == 0
+    assert "Traceback" not in hub.log(), "nobody was cut off"
