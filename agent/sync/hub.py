@@ -11,11 +11,13 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
 from agent.identity.seal import Seal
 from agent.sync.admission import fence_of_call, fence_of_hello, fence_of_pull, has_used_a_nonce, require_not_overtaken
+from agent.sync.audit_word import AuditWord
 from agent.sync.beyond import pass_over, told
 from agent.sync.bundles import HubBundles
 from agent.sync.collecting import collect
@@ -52,12 +54,20 @@ from state.model.errors import TransientError
 from state.model.ids import EstateHash
 from state.model.stream import NO_NONCE, Nonce
 from state.peers import Peer, PeerState
-from state.streams import Marks
 
 LONGEST_WAIT: Final = 10.0
 """Seconds after which a pull without news is answered all the same: the heartbeat of a link."""
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What there is for a site at one moment."""
+
+    segments: list[Segment]
+    documents: dict[EstateHash, bytes]
+    word: AuditWord
 
 
 class Hub:
@@ -128,7 +138,9 @@ class Hub:
         if welcome.begin_epoch:
             return welcome
         await self._witness.hear(site, epoch=hello.epoch, said=hello.audit)
-        return welcome.model_copy(update={"audit": await self._witness.word(site)})
+        word = await self._database.read(partial(self._witness.word, site))
+        self._witness.give(site, word)
+        return welcome.model_copy(update={"audit": word})
 
     async def push(self, site: str, raw: bytes) -> PushReply:
         """Take in what a site hands up. Raises `LinkFencedError`, `RejectedError`."""
@@ -163,18 +175,18 @@ class Hub:
             raise
 
     async def _reply(self, site: str, pull: Pull, here: Life, peer: Peer, news: asyncio.Event) -> bytes:
-        has_more = await self._witness.hear(site, epoch=pull.epoch, said=pull.audit) or await self._witness.owes(site)
-        has_more = has_more or self._errands.has_for(site, pull.run, pull.errands)
-        documents = await self._database.read(partial(estates.documents, hashes=pull.wanted))
-        segments = await self._segments(here, peer, pull.received)
-        if not segments and not documents and not has_more and pull.wait_seconds:
+        has_said_more = await self._witness.hear(site, epoch=pull.epoch, said=pull.audit)
+        look = partial(self._for_the_site, here, peer, pull)
+        found = await self._database.read(look)
+        is_news = has_said_more or self._is_news(site, found) or self._errands.has_for(site, pull.run, pull.errands)
+        if not is_news and pull.wait_seconds:
             await self._wait(news, min(pull.wait_seconds, LONGEST_WAIT))
-            segments = await self._segments(here, peer, pull.received)
-        reply = await self._answer(site, partial(self._hand_down, site, pull), name="sync.pull")
-        audited = await self._witness.word(site)
+            found = await self._database.read(look)
+        reply = await self._answer(site, partial(self._hand_down, site, pull, found.word), name="sync.pull")
+        self._witness.give(site, found.word)
         errands = self._errands.give(site, pull.run, pull.errands)
-        reply = reply.model_copy(update={"audit": audited, **({"errands": errands} if errands else {})})
-        return await asyncio.to_thread(encode, Frame(head=reply.to_head(), segments=segments, estates=documents))
+        head = reply.model_copy(update={"errands": errands}).to_head()
+        return await asyncio.to_thread(encode, Frame(head=head, segments=found.segments, estates=found.documents))
 
     async def answer(self, site: str, raw: bytes) -> None:
         """Take a site's answer to an errand. Raises `LinkFencedError`, `RejectedError`."""
@@ -251,7 +263,7 @@ class Hub:
         peers.hear(connection, peer, now=to_millis(now), said=heard(pull.health, now) if pull.health else None)
         return here, peer, has_just_answered(connection, here, peer, pull.sent)
 
-    def _hand_down(self, site: str, pull: Pull, connection: sqlite3.Connection) -> PullReply | Fence:
+    def _hand_down(self, site: str, pull: Pull, word: AuditWord, connection: sqlite3.Connection) -> PullReply | Fence:
         """Use up the nonce, in the moment of the answer."""
         here, peer = life.get(connection), peers.ensure(connection, site)
         require_not_overtaken(peer, pull)
@@ -269,6 +281,7 @@ class Hub:
             nonce=nonce,
             received=dict(streams.received(connection, peer.id, epoch=peer.epoch)),
             sent=dict(streams.sent(connection, peer.id, epoch=here.epoch)),
+            audit=word,
             backed_up=WireHeld.of(held) if held else None,
             bundle=self._bundles.news(connection, pull),
         )
@@ -325,9 +338,15 @@ class Hub:
             raise LinkFencedError(answer, hint=cure(answer, hub=self._site))
         return answer
 
-    async def _segments(self, here: Life, peer: Peer, after: Marks) -> list[Segment]:
-        query = partial(collect, peer=peer.id, epoch=here.epoch, after=after, weights=self._weights)
-        return await self._database.read(query)
+    def _for_the_site(self, here: Life, peer: Peer, pull: Pull, connection: sqlite3.Connection) -> _Found:
+        return _Found(
+            segments=collect(connection, peer.id, epoch=here.epoch, after=pull.received, weights=self._weights),
+            documents=estates.documents(connection, hashes=pull.wanted),
+            word=self._witness.word(peer.site, connection),
+        )
+
+    def _is_news(self, site: str, found: _Found) -> bool:
+        return bool(found.segments or found.documents) or self._witness.is_new(site, found.word)
 
 
 def _misfit(peer: Peer, segment: Segment, reason: Reason) -> Fence:

@@ -162,8 +162,7 @@ class SiteLink:
         """
         while True:
             hello = await self._database.write(self._hello, name="sync.hello")
-            word = await self._witness.word(self._hub)
-            welcome = await self._exchange.hello(hello.model_copy(update={"audit": word}))
+            welcome = await self._exchange.hello(hello)
             welcome.require_of(self._hub)
             if not welcome.begin_epoch:
                 greeted = await self._answer(partial(self._greeted, welcome), name="sync.greeted")
@@ -183,6 +182,7 @@ class SiteLink:
             nonce=peer.nonce,
             health={**self._health(), **heartbeat.told(connection), **bundles.told(connection)},
             bundle=bundles.last_received(connection),
+            audit=self._witness.word(self._hub, connection),
             **told(connection, peer),
         )
 
@@ -267,8 +267,7 @@ class SiteLink:
     async def _pull_on(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             pull = await self._database.read(self._pull)
-            word = await self._witness.word(self._hub)
-            raw = await unless(stopping, self._exchange.pull(pull.model_copy(update={"audit": word})))
+            raw = await unless(stopping, self._exchange.pull(pull))
             if raw is None:
                 return
             frame = await asyncio.to_thread(decode, raw)
@@ -300,6 +299,7 @@ class SiteLink:
             wait_seconds=WAIT_SECONDS,
             health={**self._health(), **heartbeat.told(connection), **bundles.told(connection)},
             bundle=bundles.last_number(connection),
+            audit=self._witness.word(self._hub, connection),
             run=self._errands.run if self._errands else "",
             errands=self._errands.taken if self._errands else [],
         )

@@ -51,17 +51,6 @@ class Witness:
         self._heard: dict[str, AuditWord] = {}  # the last word of each peer
         self._given: dict[str, list[AuditHead]] = {}  # where the entries began that each was given last
 
-    async def word(self, peer: str) -> AuditWord:
-        """What is to be said to the agent of that site."""
-        word = await self._database.read(partial(self._word, peer))
-        self._given[peer] = _gives(word)
-        return word
-
-    async def owes(self, peer: str) -> bool:
-        """Whether there are entries for that peer which it was not given with the last word."""
-        gives = _gives(await self._database.read(partial(self._word, peer)))
-        return bool(gives) and gives != self._given.get(peer)
-
     async def hear(self, peer: str, *, epoch: int, said: AuditWord | None) -> bool:
         """Take in the word of a peer that lives in `epoch`. Answers whether it brought more than its head."""
         if said is None or said == self._heard.get(peer):
@@ -74,7 +63,8 @@ class Witness:
 
     # What is said.
 
-    def _word(self, peer: str, connection: sqlite3.Connection) -> AuditWord:
+    def word(self, peer: str, connection: sqlite3.Connection) -> AuditWord:
+        """What is to be said to the agent of that site."""
         here, head = life.get(connection), audit.head(connection)
         theirs = self._heard.get(peer, _NOTHING)
         rows = self._rows_for(connection, peer, theirs)
@@ -92,6 +82,15 @@ class Witness:
             wanted=_wanted(connection, here.site, peer),
             returned=_returned(connection, peer, theirs),
         )
+
+    def is_new(self, peer: str, word: AuditWord) -> bool:
+        """Whether that word has entries with which the last one that the peer was given did not begin."""
+        gives = _gives(word)
+        return bool(gives) and gives != self._given.get(peer)
+
+    def give(self, peer: str, word: AuditWord) -> None:
+        """The peer is told that word."""
+        self._given[peer] = _gives(word)
 
     def _rows_for(self, connection: sqlite3.Connection, peer: str, theirs: AuditWord) -> list[audit.Row]:
         if theirs.copied is None or peer not in self._shares_with:
