@@ -1,7 +1,7 @@
 """Outcomes as events: what a target said about a delivery, written in the transaction that settles it.
 
-An outcome is a document about the same business key as the event that it answers; its id is (delivery, revision), the highest
-revision wins, and it is never answered itself.
+An outcome is a document about the same business key as the event that it answers; its id is (delivery, life, revision), of the
+latest life of the agent that delivers the highest revision wins, and it is never answered itself.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ ANSWERED_SITE: Final = "answeredsite"
 
 
 def outcome_event(
-    claim: Claim, lane: Lane, *, state: DeliveryState, kind: str, reference: str, detail: str, now: datetime
+    claim: Claim, lane: Lane, *, life: int, state: DeliveryState, kind: str, reference: str, detail: str, now: datetime
 ) -> Event:
-    """The event that says how the delivery of `claim` to `lane` stands."""
+    """The event that says how the delivery of `claim` to `lane` stands, in that life of the store."""
     site, _, system = lane.target.partition("/")
     cause = claim.event
     return Event(
-        id=outcome_id(delivery_event=cause.id, target=lane.target, revision=claim.attempt),
+        id=outcome_id(delivery_event=cause.id, target=lane.target, life=life, revision=claim.attempt),
         source=f"/{site}/{system}",
         type=event_type(CONTRACT, Op.ACK),
         subject=cause.subject,
@@ -43,6 +43,7 @@ def outcome_event(
                 "outcome": kind,
                 "reference": reference,
                 "detail": detail,
+                "life": life,
                 "revision": claim.attempt,
             }
         ),

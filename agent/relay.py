@@ -30,7 +30,7 @@ from agent.scheduler import FairShares
 from agent.supervisor import sleep_unless
 from agent.sync.outgoing import Departure, Outgoing
 from connectors.base import Found, NotFound, Outcome, Parcel, Sink
-from state import inbox, targets
+from state import inbox, life, targets
 from state.database import Database
 from state.inbox import Arrival
 from state.lanes import Lane, is_due, next_due
@@ -343,16 +343,18 @@ class TargetRelay:
         self, connection: sqlite3.Connection, outbox: Outbox, last: _Turn, lane: Lane, turn: _Turn, now: datetime
     ) -> None:
         around = self._circumstances(lane, now)
-        outcomes: list[Event] = []
         for claim, answer in zip(last.claims, last.answers, strict=True):
             try:
-                outcomes.extend(self._apply(outbox, claim, lane, answer, turn, around))
+                self._apply(outbox, claim, lane, answer, turn, around)
             except FencedError as error:
                 _log.warning("a late result is dropped: %s", error)
+        here = life.find(connection)
+        epoch = here.epoch if here else 1
+        outcomes = [_parked(claim, lane, error, epoch, now) for claim, error in turn.parked]
         held = outbox.settle(turn.settled)
         for claim, settlement in turn.settled:
             if claim.delivery in held:
-                outcomes.append(_delivered(claim, lane, settlement, now))
+                outcomes.append(_delivered(claim, lane, settlement, epoch, now))
             else:
                 _log.warning("a late result is dropped: %s", fenced(claim))
         if lane.flow in self._shadowed:
@@ -375,8 +377,8 @@ class TargetRelay:
 
     def _apply(
         self, outbox: Outbox, claim: Claim, lane: Lane, answer: Answer, turn: _Turn, around: Circumstances
-    ) -> Sequence[Event]:
-        """Write the consequence of one answer; returns the outcome to record. Settlements are kept, to be written as one."""
+    ) -> None:
+        """Write the consequence of one answer. Settlements are kept, to be written as one. Raises `FencedError`."""
         if isinstance(answer, FencedError):
             raise answer
         consequence = weigh(claim, answer, around)
@@ -396,10 +398,8 @@ class TargetRelay:
                 if lane.shadow_of:
                     outbox.discard(claim, Settlement(kind=OutcomeKind.REJECTED, detail=consequence.message))
                 else:
-                    turn.parked.append((claim, consequence))
                     outbox.park(claim, consequence, lane=lane)
-                    return [_parked(claim, lane, consequence, around.now)]
-        return []
+                    turn.parked.append((claim, consequence))
 
     def _circumstances(self, lane: Lane, now: datetime) -> Circumstances:
         return Circumstances(
@@ -446,10 +446,11 @@ def _is_answered(claims: Sequence[Claim], answers: object) -> bool:
     )
 
 
-def _delivered(claim: Claim, lane: Lane, settlement: Settlement, now: datetime) -> Event:
+def _delivered(claim: Claim, lane: Lane, settlement: Settlement, epoch: int, now: datetime) -> Event:
     return outcome_event(
         claim,
         lane,
+        life=epoch,
         state=DeliveryState.DELIVERED,
         kind=settlement.kind,
         reference=settlement.reference,
@@ -458,10 +459,11 @@ def _delivered(claim: Claim, lane: Lane, settlement: Settlement, now: datetime) 
     )
 
 
-def _parked(claim: Claim, lane: Lane, error: RejectedError, now: datetime) -> Event:
+def _parked(claim: Claim, lane: Lane, error: RejectedError, epoch: int, now: datetime) -> Event:
     return outcome_event(
         claim,
         lane,
+        life=epoch,
         state=DeliveryState.PARKED,
         kind=OutcomeKind.REJECTED,
         reference="",

@@ -39,9 +39,10 @@ def event_id(*, source: str, flow: str, batch: str, position: str, key: str, con
     return EventId(name + hashing.hexdigest())
 
 
-def outcome_id(*, delivery_event: EventId, target: str, revision: int) -> EventId:
-    """The id of an outcome: (delivery, revision); the highest revision wins."""
-    return EventId(delivery_event[:8] + digest("outcome", delivery_event, target, str(revision), size=12).hex())
+def outcome_id(*, delivery_event: EventId, target: str, life: int, revision: int) -> EventId:
+    """The id of an outcome: (delivery, life of its store, revision); of the latest life the highest revision wins."""
+    told = digest("outcome", delivery_event, target, str(life), str(revision), size=12)
+    return EventId(delivery_event[:8] + told.hex())
 
 
 def idempotency_key(*, event: EventId, target: str, version: int) -> str:

@@ -228,6 +228,7 @@ class AgentAt:
                 answer = outcome_event(
                     claim,
                     lane,
+                    life=life.get(connection).epoch,
                     state=DeliveryState.DELIVERED,
                     kind="accepted",
                     reference="4711",

@@ -254,3 +254,33 @@ async def test_the_second_agent_gives_back_what_the_hub_alone_had_read(tmp_path:
         await rest(whole, "north", "south")
         letters = await restored.rows("SELECT count(*) FROM dead_letters")
         assert letters == [(0,)], "everything that came back was taken in"
+
+
+async def test_what_a_target_says_to_a_restored_hub_is_told_though_the_life_before_told_otherwise(
+    tmp_path: Path,
+) -> None:
+    async with estatewide(tmp_path) as whole:
+        whole.start("north", "south")
+        await until(lambda: holds(_met(whole), ["north", "south"]))
+        await grow(whole, 1)
+        await until(lambda: holds(whole.agents[HUB].owes("hq/erp"), [("R-1", 1)]))
+        await rest(whole, "north", "south")
+        await whole.copy(HUB, "old")
+        whole.start("north", "south")
+        await whole.agents[HUB].delivers("hq/erp", says=b'{"target": "hq/erp", "state": "parked"}')
+        await until(lambda: holds(_told(whole.agents["north"]), ["parked"]))
+        await rest(whole, "north", "south")
+        restored = await put_back(whole, HUB, "old")
+        whole.start("north", "south")
+        await until(gathering_of(restored).is_over)
+        await restored.delivers("hq/erp")
+        await until(lambda: holds(_told(whole.agents["north"]), ["parked", "delivered"]))
+
+
+async def _told(agent: AgentAt) -> list[str]:
+    """What is known here of deliveries, in the order in which it came."""
+    rows = await agent.rows(
+        "SELECT json_extract(CAST(e.data AS TEXT), '$.state') FROM events e JOIN origins o ON o.id = e.origin_id"
+        " WHERE o.op = 'ack' ORDER BY e.seq"
+    )
+    return [state for (state,) in rows]
