@@ -58,9 +58,9 @@ class Faults:
     def __init__(self, world: World) -> None:
         self.world = world
         self.dice = world.dice
-        self.images: dict[str, list[tuple[datetime, bytes]]] = {
+        self.images: dict[str, list[tuple[datetime, int, bytes]]] = {
             site: [] for site in SITES
-        }  # older states and when they were
+        }  # older states: when, and of which epoch
         self.is_over = False
         self.over_at = 0.0
         """Until then the power is out, and nothing happens."""
@@ -98,7 +98,7 @@ class Faults:
         site = self.dice.choice(SITES)
         machine = self.world.machines[site]
         if machine.agent is not None and not machine.disk.connection.in_transaction and machine.has_begun:
-            self.images[site].append((machine.now(), machine.disk.image()))
+            self.images[site].append((machine.now(), machine.epoch, machine.disk.image()))
 
     def mend(self) -> None:
         """No trouble any more, as far as machines and lines go: what is fenced a person has to cure."""
@@ -198,10 +198,12 @@ class Faults:
         """The wall clock of a site is set wrong, and right again later. Back only where targets can be asked."""
         site = self.dice.choice(SITES)
         machine = self.world.machines[site]
+        if machine.skew:
+            return
         self._count("clock set wrong")
         if site != BLIND_AT and self.dice.random() < 0.6:
             machine.set_clock(timedelta(minutes=self.dice.choice((-120, -7, 3))))
-            self._later(self.dice.uniform(5, 40), lambda: machine.set_clock(timedelta(0)))
+            self._later(self.dice.uniform(5, 40), partial(machine.set_clock, timedelta(0)))
         else:
             machine.set_clock(timedelta(minutes=45))  # and so it stays
 
@@ -225,7 +227,7 @@ class Faults:
     def _rewind(self, site: str) -> None:
         if (image := self._image(site)) is not None:
             self._count("hub rewound" if site == HUB else "site rewound")
-            self._put_in(self.world.machines[site], image[1])
+            self._put_in(self.world.machines[site], image[2])
 
     def restore_hub(self) -> None:
         """The hub's store is lost, and put back from a backup in the way that is meant."""
@@ -239,7 +241,7 @@ class Faults:
         machine = self.world.machines[site]
         if (image := self._image(site)) is not None:
             self._count("hub restored" if site == HUB else "site restored")
-            self._put_in(machine, restored(machine, image[1], taken_at=image[0]))
+            self._put_in(machine, restored(machine, image[2], taken_at=image[0]))
             self.forget(site)
 
     def clone(self) -> None:
@@ -260,13 +262,15 @@ class Faults:
     def replace_disk(self) -> None:
         """A disk is lost, and an empty one takes its place."""
         machine = self.world.machines[self.dice.choice(REMEMBERING)]
-        if machine.has_begun:
+        if machine.epoch == 1:  # a second new disk would begin in an epoch that has ended
             self._count("disk replaced")
             self._put_in(machine, None)
 
-    def _image(self, site: str) -> tuple[datetime, bytes] | None:
-        images = self.images[site]
-        return self.dice.choice(images) if images and self.world.machines[site].twin is None else None
+    def _image(self, site: str) -> tuple[datetime, int, bytes] | None:
+        """An older state of the life that the store is in: one of a life that ended nobody can put back in silence."""
+        machine = self.world.machines[site]
+        images = [image for image in self.images[site] if image[1] == machine.epoch]
+        return self.dice.choice(images) if images and machine.twin is None else None
 
     def forget(self, site: str) -> None:
         """A new life of the site's store has begun, so nobody puts back an image of an earlier one."""

@@ -98,6 +98,20 @@ class Machine:
         """Whether there was ever an agent over this disk."""
         return not self.disk.connection.in_transaction and life.find(self.disk.connection) is not None
 
+    @property
+    def epoch(self) -> int:
+        """Of the store on this disk; 0: it has none."""
+        here = None if self.disk.connection.in_transaction else life.find(self.disk.connection)
+        return here.epoch if here is not None else 0
+
+    @property
+    def has_fence(self) -> bool:
+        """Whether its own store says that it may not go on."""
+        if self.disk.connection.in_transaction:
+            return False
+        here = life.find(self.disk.connection)
+        return here is not None and bool(here.fenced)
+
     def now(self) -> datetime:
         """What its wall clock says."""
         return BEGINNING + self.skew + timedelta(seconds=asyncio.get_running_loop().time())
@@ -226,7 +240,11 @@ class RunningAgent:
     def is_fenced_itself(self) -> bool:
         """Whether this agent says that its own store may not go on."""
         trouble = self.link.trouble if self.link is not None else None
-        return isinstance(trouble, LinkFencedError) and bool(self.fenced)
+        return (
+            isinstance(trouble, LinkFencedError)
+            and trouble.fence.site == self._machine.site
+            and self._machine.has_fence
+        )
 
     async def run(self) -> None:
         """As `agent.runtime.Agent`."""

@@ -56,6 +56,7 @@ class Network:
 
     def __init__(self, dice: random.Random, trace: Trace, counts: Counter[str], listening: Listening) -> None:
         self.lines: dict[str, Line] = {}
+        self.answered: Counter[str] = Counter()  # pushes and pulls, by site
         self._dice = dice
         self._trace = trace
         self._counts = counts
@@ -198,7 +199,9 @@ class Wire:
         """Hand up a frame."""
 
         async def answer(hub: Hub) -> bytes:
-            return (await hub.push(self._site, frame)).model_dump_json().encode()
+            reply = await hub.push(self._site, frame)
+            self._network.answered[self._site] += 1
+            return reply.model_dump_json().encode()
 
         return read(PushReply, orjson.loads(await self._call("push", answer)))
 
@@ -207,7 +210,9 @@ class Wire:
         raw = pull.model_dump_json().encode()
 
         async def answer(hub: Hub) -> bytes:
-            return await hub.pull(self._site, read(Pull, orjson.loads(raw)))
+            reply = await hub.pull(self._site, read(Pull, orjson.loads(raw)))
+            self._network.answered[self._site] += 1
+            return reply
 
         return await self._call("pull", answer)
 

@@ -26,6 +26,8 @@ class Person:
         self._world = world
         self._faults = faults
         self.complaints: list[str] = []
+        self._seen: dict[str, int] = {}  # how much was exchanged with a fenced site when it was first seen fenced
+        self._waited: set[str] = set()
 
     async def look_now_and_then(self) -> None:
         """For ever."""
@@ -65,7 +67,15 @@ class Person:
         )
         for row in await fleet.agents():
             if row.state != "fenced":
+                self._seen.pop(row.agent, None)
                 continue
+            answered = self._world.network.answered[row.agent]
+            if self._seen.setdefault(row.agent, answered) != answered:
+                self.complaints.append(f"{row.agent} is fenced, and yet something was exchanged with it")
+            if row.agent not in self._waited:
+                self._waited.add(row.agent)  # nobody acts on the first look
+                continue
+            self._waited.discard(row.agent)
             if not row.reason or f"distctl agents adopt {row.agent}" not in row.to_do:
                 self.complaints.append(
                     f"{row.agent} is fenced, and what is shown does not help: {row.reason!r}, {row.to_do!r}"
@@ -74,6 +84,7 @@ class Person:
             self._world.trace.note("adopt", row.agent, row.reason)
             self._make_sure_of_one(row.agent)
             self._faults.forget(row.agent)
+            self._seen.pop(row.agent, None)
             await fleet.adopt(row.agent, by="somebody", reason="looked")
 
     def _make_sure_of_one(self, site: str) -> None:
