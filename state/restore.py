@@ -97,11 +97,13 @@ def settle_answered(
     moved: Counter[tuple[LaneId, DeliveryState]] = Counter()
     keys: list[tuple[int, LaneId]] = []
     answers = connection.execute(_SQL.answers, (after, site, contract, limit)).fetchall()
-    for _, cause, data, said_at in answers:
+    for _, cause, data, said_at, asked_from in answers:
         answer: dict[str, Any] = orjson.loads(data)
         if answer.get("state") != DeliveryState.DELIVERED:
             continue
-        found = connection.execute(_SQL.doubted, (cause, answer.get("flow"), answer.get("target"))).fetchone()
+        found = connection.execute(
+            _SQL.doubted, (cause, asked_from, answer.get("flow"), answer.get("target"))
+        ).fetchone()
         if found is None:
             continue
         delivery, key, lane, state, passes = found

@@ -1,6 +1,6 @@
 """Events that came from another agent and cannot be taken in yet.
 
-One waits for its estate, and the newer ones of its flow and partition key wait behind it, so that all are taken in in order.
+One waits for its estate, and the newer ones of its site, flow and key wait behind it, so that all are taken in in order.
 """
 
 from __future__ import annotations
@@ -74,14 +74,15 @@ def add(
     connection.executemany(_SQL.add, rows)
 
 
-def keys(connection: sqlite3.Connection) -> set[tuple[str, str]]:
-    """The (flow, partition key) behind which newer events wait."""
-    return set(connection.execute(_SQL.waiting_keys).fetchall())
+def is_behind(connection: sqlite3.Connection, site: str, flow: str, partition_key: str, *, beside: str) -> bool:
+    """Whether events of that flow and key that arose at `site` wait; those of the contract `beside` keep none waiting."""
+    row = {"site": site, "flow": flow, "partition_key": partition_key, "beside": beside}
+    return connection.execute(_SQL.is_behind, row).fetchone() is not None
 
 
-def wanted(connection: sqlite3.Connection) -> set[EstateHash]:
-    """The estates that are waited for."""
-    return {EstateHash(row[0]) for row in connection.execute(_SQL.wanted)}
+def wanted(connection: sqlite3.Connection, *, peer: PeerId | None = None) -> set[EstateHash]:
+    """The estates for which events wait that came from `peer`, or from anybody."""
+    return {EstateHash(row[0]) for row in connection.execute(_SQL.wanted, (peer,))}
 
 
 def list_strange(connection: sqlite3.Connection) -> list[Strange]:

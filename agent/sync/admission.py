@@ -6,17 +6,34 @@ has forgotten. `docs/decisions/010-sites-in-step.md` has the cases.
 
 from __future__ import annotations
 
+from typing import Final
+
 from agent.sync.fencing import standing_fence
 from agent.sync.needs import Fence, Presented, Reason, judge_nonce
 from agent.sync.wire import Head, Hello, Pull
 from state.life import Life
-from state.model.errors import TransientError
+from state.model.errors import RejectedError, TransientError
 from state.model.stream import NO_NONCE
 from state.peers import Peer, PeerState
 
+MOST_LIVES: Final = 10_000
+"""So many epochs of a site may have begun and ended unknown to its hub: a store that follows it needs numbers that are left."""
+
 
 def fence_of_hello(here: Life, peer: Peer, hello: Hello) -> Fence | None:
-    """The fence that is up, or that goes up: a hello may come with a nonce that this life of the site cannot have."""
+    """The fence that is up, or that goes up: a hello may come with a nonce that this life of the site cannot have.
+
+    Raises `RejectedError` for an epoch that no store can have come to.
+    """
+    if hello.epoch > peer.epoch + MOST_LIVES:
+        raise RejectedError(
+            f"the agent of {peer.site} says that it lives in epoch {hello.epoch}, and {peer.epoch} is known here",
+            place="epoch",
+            rule=f"a site's epoch rises by one with each restore or adoption: {MOST_LIVES:,} at once are none",
+            shown=str(hello.epoch),
+            hint="find out what runs there, and deny that agent until then: `distctl agents deny`",
+            code="malformed:epoch",
+        )
     return standing_fence(here, peer) or _strange(here, peer, hello)
 
 

@@ -11,13 +11,16 @@ from typing import Any, Final
 from agent.identity.seal import Seal
 from agent.sync.frames import Frame
 from agent.sync.wire import BundleHead, Hello, Pull, Push
-from state import audit, bundles, unapplied
+from state import audit, bundles, peers, unapplied
 from state.bundles import Bundle, BundleState
 from state.model.clock import Clock, to_millis
 from state.model.ids import EstateHash
 
 _NEAR: Final = 10_000
 """So many estates may have come into force in what a hub has forgotten."""
+
+_MOST_WANTED: Final = 100
+"""Estates that a site is asked for at once."""
 
 
 class HubBundles:
@@ -72,12 +75,16 @@ class HubBundles:
     def ours(self, connection: sqlite3.Connection, site: str, push: Push, frame: Frame) -> dict[EstateHash, bytes]:
         """Of the estates that came along, those that this hub once had in force: by any other a site could route as it likes."""
         sealed = {head.estate for head in push.bundles if self._is_ours(head)}
-        self._foreign[site] |= (frame.estates.keys() - sealed) & unapplied.wanted(connection)
+        self._foreign[site] |= (frame.estates.keys() - sealed) & self._waited_for(connection, site)
         return {known: document for known, document in frame.estates.items() if known in sealed}
 
     def wanted(self, connection: sqlite3.Connection, site: str) -> list[EstateHash]:
-        """The estates that are waited for, but for those that the site brought in vain."""
-        return sorted(unapplied.wanted(connection) - self._foreign[site])
+        """The estates for which events of the site wait, but for those that it brought in vain: the first, if they are many."""
+        return sorted(self._waited_for(connection, site) - self._foreign[site])[:_MOST_WANTED]
+
+    def _waited_for(self, connection: sqlite3.Connection, site: str) -> set[EstateHash]:
+        """Who hands up an event has its estate; nobody is asked for one that another made up."""
+        return unapplied.wanted(connection, peer=peers.ensure(connection, site).id)
 
     def _is_ours(self, head: BundleHead) -> bool:
         seal = self._seal()

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeAlias
 
 import orjson
 
@@ -39,6 +40,9 @@ from state.peers import Peer
 
 _NO_ESTATE = "no-estate"
 _BEHIND = "waiting-behind"
+
+_Order: TypeAlias = tuple[str, str, str]
+"""Of what arose at one site, a flow and a partition key: one site never keeps another's events waiting."""
 
 
 @dataclass(slots=True)
@@ -94,11 +98,11 @@ class Incoming:
     def take_in_what_waited(self, connection: sqlite3.Connection, peers: Iterable[Peer]) -> TakenIn:
         """An estate arrived: try again what waits for one, in its order."""
         by_number = {peer.id: peer for peer in peers}
-        taken, still = TakenIn(), set[tuple[str, str]]()
+        taken, still = TakenIn(), set[_Order]()
         for waiting in unapplied.take(connection):
             event = waiting.event
-            if (event.flow, event.partitionkey) in still or self._estate_of(connection, event) is None:
-                still.add((event.flow, event.partitionkey))
+            if _orders(event) & still or self._estate_of(connection, event) is None:
+                still |= _orders(event)
                 continue
             unapplied.remove(connection, waiting)
             again = {event.id} if waiting.is_again else frozenset[EventId]()
@@ -115,7 +119,7 @@ class Incoming:
         again: Collection[EventId],
     ) -> None:
         """Sort the events: those that can be taken in now, those that wait, those that never can be."""
-        waiting = unapplied.keys(connection)
+        waiting = set[_Order]()
         now: list[Event] = []
         later: list[tuple[Event, str]] = []
         for event in events:
@@ -123,10 +127,13 @@ class Incoming:
                 self._set_aside(connection, peer, event, event.error)
             elif event.environment is not self._environment:
                 self._set_aside(connection, peer, event, _other_environment(event, self._environment))
-            elif (event.flow, event.partitionkey) in waiting:
+            elif not self._may_speak_for(connection, peer, event):
+                self._set_aside(connection, peer, event, _arose_elsewhere(peer.site, event))
+            elif _orders(event) & waiting or self._is_behind(connection, event):
+                waiting |= _orders(event)
                 later.append((event, _BEHIND))
             elif self._estate_of(connection, event) is None:
-                waiting.add((event.flow, event.partitionkey))
+                waiting |= _orders(event)
                 later.append((event, _NO_ESTATE))
             else:
                 now.append(event)
@@ -168,9 +175,19 @@ class Incoming:
             self._owe(connection, flow, routed, doubted, came_in=f"stream of {peer.site}")
         taken.sent_to |= self._outgoing.send(connection, departures, came_from=peer.site)
 
+    def _is_behind(self, connection: sqlite3.Connection, event: Event) -> bool:
+        return any(unapplied.is_behind(connection, *order, beside=OUTCOME) for order in _orders(event))
+
+    def _may_speak_for(self, connection: sqlite3.Connection, peer: Peer, event: Event) -> bool:
+        """Whether what arose at the event's site may come from the peer. The hub and its second agent hand on what is others'."""
+        is_others = not self._outgoing.is_hub or peer.site == self._outgoing.second
+        return is_others or event.site == peer.site or self._is_own_answer(connection, peer, event)
+
     def _is_its_own(self, connection: sqlite3.Connection, peer: Peer, event: Event) -> bool:
-        """Whether an event is the peer's to hand up; one that is not is set aside. The hub hands down what is others'."""
-        if not self._outgoing.is_hub or peer.site == self._outgoing.second or self._is_own_answer(peer, event):
+        """Whether a site may hand up the event; what is not its own is set aside."""
+        if not self._outgoing.is_hub or peer.site == self._outgoing.second:
+            return True
+        if self._is_own_answer(connection, peer, event):
             return True
         flow = self._known.get(connection, event.estate).compiled.flows.get(event.flow)
         error = _foreign(peer.site, event, flow)
@@ -186,13 +203,15 @@ class Incoming:
         """Whether an event was here in a life that ended: who sends it here does not have it from where it arose."""
         return event.site == self._here or (self._outgoing.is_hub and event.site != peer.site)
 
-    def _is_own_answer(self, peer: Peer, event: Event) -> bool:
+    def _is_own_answer(self, connection: sqlite3.Connection, peer: Peer, event: Event) -> bool:
         """Whether a site gives back what a target here said of an event of that site."""
         return (
             event.contract == OUTCOME
             and event.site == self._here
+            and event.causationid is not None
             and _target(event) == f"{event.site}/{event.system}"
             and event.extensions.get(ANSWERED_SITE) == peer.site
+            and inbox.site_of(connection, event.causationid) in {None, peer.site}
         )
 
     def _owe(
@@ -280,7 +299,7 @@ def _foreign(site: str, event: Event, flow: CompiledFlow | None) -> RejectedErro
     """Why an event is not that site's to hand up: it arose elsewhere, or at a system that its flow or delivery is not of."""
     system = f"{event.site}/{event.system}"
     if event.site != site:
-        return _not_its_own("site", event.site, f"the agent of {site} handed up an event of {event.site}")
+        return _arose_elsewhere(site, event)
     if event.contract == OUTCOME:
         target = _target(event)
         return None if target == system else _not_its_own("target", target, f"{system} told an outcome of {target}")
@@ -295,6 +314,15 @@ def _foreign(site: str, event: Event, flow: CompiledFlow | None) -> RejectedErro
             "contract", event.contract, f"{event.flow} carries {flow.spec.contract}, not {event.contract}"
         )
     return None
+
+
+def _orders(event: Event) -> set[_Order]:
+    """In which order the event stands; an outcome in none, since its revision says whether it counts."""
+    return set() if event.contract == OUTCOME else {(event.site, event.flow, event.partitionkey)}
+
+
+def _arose_elsewhere(site: str, event: Event) -> RejectedError:
+    return _not_its_own("site", event.site, f"the agent of {site} handed up an event of {event.site}")
 
 
 def _target(event: Event) -> str:

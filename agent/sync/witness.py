@@ -25,6 +25,8 @@ from state.model.clock import Clock, to_millis
 
 _log = logging.getLogger("distctl.sync")
 _NOTHING: Final = AuditWord()
+_MOST_OPEN: Final = 100
+"""Breaks of one audit that nobody has acknowledged: an agent that tells another past with each word adds no more."""
 
 
 class Witness:
@@ -151,6 +153,8 @@ class Witness:
         same = audit_breaks.find(connection, site=peer, witness=life.get(connection).site, known=known)
         if same is not None and same.kind is kind and same.epoch == epoch:
             return
+        if len(audit_breaks.list_breaks(connection, site=peer)) >= _MOST_OPEN:
+            return  # a person has enough to look at
         made = audit_breaks.add(
             connection,
             site=peer,
@@ -195,8 +199,8 @@ class Witness:
     ) -> tuple[int, list[Standing]]:
         """Keep entries that this store lost, and do again what of them keeps somebody out."""
         here = life.get(connection)
-        if returned is None:
-            return 0, []
+        if returned is None or peer not in self._shares_with:
+            return 0, []  # who was given no copies has none to give back, and what it made up could keep others out
         known = audit_breaks.find(connection, site=here.site, witness=peer, known=returned.known)
         if known is None:
             return 0, []

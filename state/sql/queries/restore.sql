@@ -20,20 +20,21 @@ SELECT id, lane_id FROM key_queues;
 
 -- :name answers
 -- What targets here said, as others gave it back, behind a place.
-SELECT ev.seq, ev.causation_id, ev.data, ev.recorded_at
+SELECT ev.seq, ev.causation_id, ev.data, ev.recorded_at, json_extract(ev.extensions, '$.answeredsite')
   FROM events ev JOIN origins o ON o.id = ev.origin_id
  WHERE ev.seq > ? AND o.site = ? AND o.contract = ?
  ORDER BY ev.seq
  LIMIT ?;
 
 -- :name doubted
--- The delivery in doubt of an event to a target.
+-- The delivery in doubt of an event to a target; who gave back the answer may speak of events of one site alone.
 SELECT d.id, d.key_id, d.lane_id, d.state, d.is_snapshot AND l.order_mode = 'latest'
   FROM events ev
   JOIN deliveries d ON d.event_seq = ev.seq
   JOIN lanes l ON l.id = d.lane_id
   JOIN targets t ON t.id = l.target_id
- WHERE ev.id = ? AND l.flow = ? AND t.name = ? AND (d.state = 'in_doubt' OR d.state = 'delayed');
+  JOIN origins o ON o.id = ev.origin_id
+ WHERE ev.id = ? AND o.site = ? AND l.flow = ? AND t.name = ? AND (d.state = 'in_doubt' OR d.state = 'delayed');
 
 -- :name settle
 UPDATE deliveries

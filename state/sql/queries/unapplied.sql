@@ -4,11 +4,18 @@ INSERT INTO unapplied (event_id, peer_id, tier, flow, partition_key, estate, att
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (event_id) DO NOTHING;
 
--- :name waiting_keys
-SELECT DISTINCT flow, partition_key FROM unapplied;
+-- :name is_behind
+SELECT 1
+  FROM unapplied
+ WHERE flow = :flow AND partition_key = :partition_key
+   AND json_extract(CAST(attributes AS TEXT), '$.site') = :site
+   AND json_extract(CAST(attributes AS TEXT), '$.dataschema') <> :beside
+ LIMIT 1;
 
 -- :name wanted
-SELECT DISTINCT estate FROM unapplied WHERE estate NOT IN (SELECT hash FROM estates);
+SELECT DISTINCT estate
+  FROM unapplied
+ WHERE (?1 IS NULL OR peer_id = ?1) AND estate NOT IN (SELECT hash FROM estates);
 
 -- :name list_strange
 SELECT p.site, u.estate, count(*)
