@@ -16,6 +16,7 @@ from agent.control.access import Credentials, Gate, action_of, only_here
 from agent.control.schema import Caller, Problem
 from agent.errand import LARGEST_BODY, USUAL_SECONDS, Answered, Elsewhere, Question
 from state.model.errors import ConfigError
+from state.model.visible import visible
 
 SITE: Final = "distctl-site"
 """The header that names the site whose agent is meant."""
@@ -26,6 +27,7 @@ WITHIN: Final = "distctl-within"
 LONGEST_SECONDS: Final = 24 * 3600.0
 
 _JSON: Final = "application/problem+json"
+_WITHOUT_BODY: Final = frozenset({204, 304})
 _SECONDS: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?", re.ASCII)
 
 
@@ -44,6 +46,7 @@ async def pass_on(
     require_from_afar(route)
     query = request.url.query
     path = request.scope["raw_path"].decode("ascii")
+    _require_plain(path)
     question = Question(
         method=request.method,
         target=f"{path}?{query}" if query else path,
@@ -51,7 +54,8 @@ async def pass_on(
         seconds=_within(request),
     )
     answered = await elsewhere.ask(site, question)
-    return Response(answered.body, status_code=answered.status, media_type=answered.type)
+    body = b"" if answered.status in _WITHOUT_BODY else answered.body
+    return Response(body, status_code=answered.status, media_type=answered.type)
 
 
 def require_from_afar(route: Any) -> None:
@@ -59,6 +63,16 @@ def require_from_afar(route: Any) -> None:
     if why := only_here(route):
         raise ConfigError(
             f"{route.path} is asked of an agent where it runs: {why}", hint="ask it there", code="only-there"
+        )
+
+
+def _require_plain(path: str) -> None:
+    """Raises `ConfigError` for a path that another reader would shorten: what was decided about is what is asked there."""
+    if {".", ".."} & set(path.split("/")):
+        raise ConfigError(
+            f"{visible(path)} is no call: it leads through . or ..",
+            hint="the API is described at /openapi.json",
+            code="no-such-call",
         )
 
 

@@ -351,8 +351,8 @@ class Answer(Head):
     """What a site's control API answered to an errand."""
 
     errand: ErrandId
-    status: Annotated[int, Field(ge=100, le=599)]
-    type: str = Field("", max_length=200, description="of the body")
+    status: Annotated[int, Field(ge=200, le=599)]
+    type: str = Field("", pattern=r"^[\x20-\x7e]*$", max_length=200, description="of the body")
     body: str = Field("", description="the text of the answer")
 
 

@@ -201,6 +201,33 @@ def test_a_token_is_never_more_elsewhere_than_it_was_made_for() -> None:
     assert not decide(nobody, Action.READ, SITE_NAME).is_allowed
 
 
+@pytest.mark.parametrize("target", ["/v1/events/../tokens", "/v1/events/x/../../agents", "/v1/events/./x"])
+async def test_what_the_hub_decided_about_is_what_the_site_is_asked(both: Both, target: str) -> None:
+    async def unshortened(scope: Scope, receive: Receive, send: Send) -> None:
+        caller = {"caller": Caller(pid=1, uid=1002, gid=1, user="u1002")}
+        await both.app({**scope, "path": target, "raw_path": target.encode(), "state": caller}, receive, send)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=unshortened), base_url="http://agent") as http:
+        refused = await http.get("/", headers={SITE: SITE_NAME})
+    assert (refused.status_code, refused.json()["code"], both.site.asked) == (400, "no-such-call", [])
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_that_has_no_body_brings_none(tmp_path: Path, status: int) -> None:
+    class Lying(Site):
+        async def ask(self, site: str, question: Question) -> Answered:
+            return Answered(status=status, type="", body=b"HTTP/1.1 200 OK")
+
+    gate = Gate(WrittenRegister(), site=HUB, estate=lambda: an_estate({}), clock=FrozenClock(NOW))
+    with (
+        served(WrittenDesk(), tmp_path / "socket", gate, Lying()) as path,
+        httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://agent") as http,
+    ):
+        answer = http.get("/v1/status", headers={SITE: SITE_NAME})
+        assert (answer.status_code, answer.content) == (status, b"")
+        assert http.get("/v1/status").status_code == 200, "the connection goes on"
+
+
 async def test_a_token_of_the_hub_is_passed_on_with_its_scope_and_never_with_its_text(both: Both) -> None:
     text, token = a_token(1, person="bo", roles=frozenset({Role.OPERATOR}))
     both.register.tokens[text] = token

@@ -180,6 +180,12 @@ async def test_so_many_wait_for_a_site_and_no_more(book: Book) -> None:
     assert book.pulls() == []
 
 
+@pytest.mark.parametrize("wrong", [{"status": 100}, {"status": 101}, {"type": "a\r\nx: 1"}, {"type": "a/\u20ac"}])
+def test_an_answer_that_no_caller_could_be_given_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(RejectedError, match=next(iter(wrong))):
+        unpack(pack(an_answer("a" * 32).model_copy(update=wrong)))
+
+
 def test_an_answer_travels_as_it_is_and_no_larger_than_agreed() -> None:
     worst = an_answer("a" * 32, '"' * LARGEST_BODY)
     assert unpack(pack(worst)) == worst
