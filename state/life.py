@@ -85,7 +85,10 @@ def begin_epoch(connection: sqlite3.Connection, *, now: int, least: int = 0, ask
 
 def end_gathering(connection: sqlite3.Connection) -> bool:
     """The store goes on; answers whether it was gathering until now."""
-    return connection.execute(_SQL.end_gathering).rowcount > 0
+    if not connection.execute(_SQL.end_gathering).rowcount:
+        return False
+    streams.end_marking(connection)
+    return True
 
 
 def fence(connection: sqlite3.Connection, why: str) -> bool:

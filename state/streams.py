@@ -147,6 +147,18 @@ def mark_again(connection: sqlite3.Connection, peer: PeerId, *, epoch: int, reac
     connection.execute(_SQL.mark_again, (peer, epoch, reach))
 
 
+def mark_all_again(connection: sqlite3.Connection, peer: PeerId, *, epoch: int) -> None:
+    """Lives have ended at both ends: `peer` may have had whatever it is sent until this store has gathered."""
+    for tier in (1, 2, 3):
+        connection.execute(_SQL.open, (peer, epoch, tier))
+    connection.execute(_SQL.mark_all_again, (peer, epoch))
+
+
+def end_marking(connection: sqlite3.Connection) -> None:
+    """This store has gathered: what it sends from now on nobody had."""
+    connection.execute(_SQL.end_marking)
+
+
 def again(connection: sqlite3.Connection, peer: PeerId, *, epoch: int) -> dict[int, int]:
     """Up to which place a life of `peer` that ended may have had each stream, by tier."""
     return dict(connection.execute(_SQL.again, (peer, epoch)).fetchall())

@@ -280,7 +280,7 @@ class Hub:
             peer_epoch=peer.epoch,
             nonce=nonce,
             received=dict(streams.received(connection, peer.id, epoch=peer.epoch)),
-            sent=dict(streams.sent(connection, peer.id, epoch=here.epoch)),
+            sent=None if here.is_gathering else dict(streams.sent(connection, peer.id, epoch=here.epoch)),
             audit=word,
             backed_up=WireHeld.of(held) if held else None,
             bundle=self._bundles.news(connection, pull),

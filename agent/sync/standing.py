@@ -50,6 +50,8 @@ def needs_of(
     sent = _resupply(connection, life, peer, mine, theirs)
     if is_reborn:
         sent += _give_back(connection, life, peer, theirs, outgoing)
+        if life.is_gathering:
+            streams.mark_all_again(connection, peer.id, epoch=life.epoch)
     return compute_needs(standing(connection, life, peer), theirs, {}) if sent else needs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from agent.gathering import Gathering
 from state import life, peers, restore
 from state.model.clock import to_millis
-from tests.daemon.link_rig import CLOCK, FROM_HQ, HUB, AgentAt, Estatewide, estatewide, holds, until
+from tests.daemon.link_rig import CLOCK, FROM_HQ, FROM_SOUTH, HUB, AgentAt, Estatewide, estatewide, holds, until
 
 _OWN_TARGET = ("hq/erp", "north/planning", "south/wms")
 
@@ -81,9 +82,9 @@ async def test_a_restored_hub_waits_until_every_site_has_given_back_what_it_had(
         ]
 
 
-async def _met(whole: Estatewide) -> list[str]:
-    """The sites that the hub knows."""
-    rows = await whole.agents[HUB].rows("SELECT site FROM peers WHERE epoch > 0 ORDER BY site")
+async def _met(whole: Estatewide, name: str = HUB) -> list[str]:
+    """The sites whose agents an agent, by default the hub, has met."""
+    rows = await whole.agents[name].rows("SELECT site FROM peers WHERE epoch > 0 ORDER BY site")
     return [site for (site,) in rows]
 
 
@@ -284,3 +285,63 @@ async def _told(agent: AgentAt) -> list[str]:
         " WHERE o.op = 'ack' ORDER BY e.seq"
     )
     return [state for (state,) in rows]
+
+
+async def lose_both(whole: Estatewide) -> tuple[AgentAt, AgentAt]:
+    """Put back the hub and the site in the north from copies of before."""
+    await rest(whole, "north", "south")
+    hub = await put_back(whole, HUB, "old hub")
+    north = await put_back(whole, "north", "old north")
+    return hub, north
+
+
+async def copy_both(whole: Estatewide) -> None:
+    whole.start("north", "south")
+    await until(lambda: holds(_met(whole), ["north", "south"]))
+    await until(lambda: holds(_met(whole, "north"), [HUB]))
+    await rest(whole, "north", "south")
+    await whole.copy(HUB, "old hub")
+    await whole.copy("north", "old north")
+    whole.start("north", "south")
+
+
+async def test_what_a_hub_and_a_site_lost_together_is_in_doubt_at_the_site(tmp_path: Path) -> None:
+    async with estatewide(tmp_path, further=FROM_SOUTH) as whole:
+        await copy_both(whole)
+        south = whole.agents["south"]
+        await south.arises(south.event("S-1", 1, flow="south-bulk"))
+        await until(lambda: holds(whole.agents["north"].owes("north/planning"), [("S-1", 1)]))
+        await whole.agents["north"].delivers("north/planning")
+        await until(lambda: holds(south.outcomes(), [("S-1", "north/planning")]))
+        hub, north = await lose_both(whole)
+        whole.start("old north", "south")
+        await until(gathering_of(hub).is_over)
+        await south.arises(south.event("S-1", 2, flow="south-bulk"))
+        await until(lambda: holds(states(north, "north/planning"), {1: "in_doubt", 2: "pending"}))
+
+
+async def test_a_site_waits_for_a_hub_that_waits_itself(tmp_path: Path) -> None:
+    async with estatewide(tmp_path, targets=_OWN_TARGET, second="south") as whole:
+        await copy_both(whole)
+        await grow(whole, 1)
+        await until(lambda: holds(states(whole.agents["south"], "south/wms"), {1: "pending"}))
+        hub, north = await lose_both(whole)
+        whole.start("old north")
+        await until(lambda: holds(_looked_at(gathering_of(hub)), ["south"]))
+        calls = whole.wires["old north"].calls
+        await _answered(whole, lambda: calls.count("pull") > 2)
+        assert not await gathering_of(north).is_over()
+        whole.start("south")
+        await until(gathering_of(hub).is_over)
+        await _answered(whole, gathering_of(north).is_over)
+        assert await states(north, "north/planning") == {1: "in_doubt"}
+
+
+async def _answered(whole: Estatewide, claim: Callable[[], object]) -> None:
+    """Have the hub answer every pull at once until `claim` holds."""
+
+    def look() -> object:
+        whole.hub.answer_all()
+        return claim()
+
+    await until(look)

@@ -103,6 +103,13 @@ SELECT tier, again_seq FROM streams_out WHERE peer_id = ? AND epoch = ?;
 -- :name mark_again
 UPDATE streams_out SET again_seq = max(again_seq, min(seq, acked_seq + ?3)) WHERE peer_id = ?1 AND epoch = ?2;
 
+-- :name mark_all_again
+-- However far the streams go.
+UPDATE streams_out SET again_seq = 9223372036854775807 WHERE peer_id = ? AND epoch = ?;
+
+-- :name end_marking
+UPDATE streams_out SET again_seq = seq WHERE again_seq > seq;
+
 -- :name set_again
 UPDATE streams_out SET again_seq = ?4 WHERE peer_id = ?1 AND epoch = ?2 AND tier = ?3;
 
