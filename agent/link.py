@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from agent.errand import Answered, Elsewhere, Question
 from agent.estate.compiled import CompiledEstate
-from agent.works import Ground
 
 if TYPE_CHECKING:
     from agent.identity.hub import HubIdentity
 
-OnOwed = Callable[[Collection[str]], None]
-"""Told of targets with new deliveries."""
 
-AnswersHub = Callable[[Question], Awaitable[Answered]]
-"""Answers somebody at the hub."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkedAgent:
+    """What a link tells the agent that it is of, and asks of it."""
+
+    on_owed: Callable[[Collection[str]], None]  # targets have new deliveries
+    on_life: Callable[[], None]  # this store may not go on, begins to gather, or was answered
+    on_bundle: Callable[[], None]  # an estate of the hub may be there to be judged
+    answer: Callable[[Question], Awaitable[Answered]]  # what its own control API answers to somebody at the hub
 
 
 class Link(Protocol):
@@ -53,31 +56,6 @@ class Link(Protocol):
     async def run(self, stopping: asyncio.Event) -> None:
         """Keep it up until the agent stops."""
         ...
-
-
-def link_of(
-    ground: Ground,
-    compiled: CompiledEstate,
-    data: Path,
-    *,
-    on_owed: OnOwed,
-    on_life: Callable[[], None],
-    on_bundle: Callable[[], None],
-    answer: AnswersHub,
-) -> Link:
-    """The link of the agent of `ground.site`, with its identity in the folder `data`.
-
-    `on_life`: this store may not go on, begins to gather or was answered. `on_bundle`: an estate of the hub may be there to be
-    judged. `answer` puts what somebody at the hub asks to this agent's own control API.
-    """
-    hub = compiled.estate.settings.hub
-    if hub is None:
-        return NoLink()
-    from agent.linked import HubDialler, HubLink  # 13 MB of TLS and HTTP that an agent alone does without
-
-    if hub.site == ground.site:
-        return HubLink(ground, compiled, data, hub, on_owed=on_owed, on_life=on_life)
-    return HubDialler(ground, compiled, data, hub, on_owed=on_owed, on_life=on_life, on_bundle=on_bundle, answer=answer)
 
 
 class NoLink:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ from agent.identity.hub import HubIdentity
 from agent.identity.listener import Listener
 from agent.identity.seal import Seal
 from agent.identity.site import SiteIdentity
-from agent.link import AnswersHub, OnOwed
+from agent.link import LinkedAgent
 from agent.supervisor import sleep_unless
 from agent.sync.errand_runner import ErrandRunner
 from agent.sync.errands import Errands
@@ -53,15 +53,12 @@ class HubLink:
         compiled: CompiledEstate,
         data: Path,
         spec: HubSpec,
-        *,
-        on_owed: OnOwed,
-        on_life: Callable[[], None],
+        agent: LinkedAgent,
     ) -> None:
         self._ground = ground
         self._data = data
         self._spec = spec
-        self._on_owed = on_owed
-        self._on_life = on_life
+        self._agent = agent
         self._compiled = compiled
         self._errands = Errands(ground.clock.monotonic)
         self._errands.wake = self.wake
@@ -132,8 +129,8 @@ class HubLink:
             estate=compiled.estate.hash,
             software=version("distctl"),
             clock=ground.clock,
-            on_owed=self._on_owed,
-            on_life=self._on_life,
+            on_owed=self._agent.on_owed,
+            on_life=self._agent.on_life,
             second=settings.hub.second if settings.hub else None,
             on_denied=self._know_denied,
             errands=self._errands,
@@ -160,20 +157,14 @@ class HubDialler:
         compiled: CompiledEstate,
         data: Path,
         spec: HubSpec,
-        *,
-        on_owed: OnOwed,
-        on_life: Callable[[], None],
-        on_bundle: Callable[[], None],
-        answer: AnswersHub,
+        agent: LinkedAgent,
     ) -> None:
         self._ground = ground
         self._compiled = compiled
         self._data = data
         self._spec = spec
-        self._on_owed = on_owed
-        self._on_life = on_life
-        self._errands = ErrandRunner(answer, ground.database, hub=spec.site, clock=ground.clock)
-        self._on_bundle = on_bundle
+        self._agent = agent
+        self._errands = ErrandRunner(agent.answer, ground.database, hub=spec.site, clock=ground.clock)
         self._link: SiteLink | None = None
         self._missing = ""
         self._again = asyncio.Event()  # the estate changed, or the agent stops
@@ -247,9 +238,9 @@ class HubDialler:
             clock=ground.clock,
             dice=ground.dice,
             health=self._health,
-            on_bundle=self._on_bundle,
-            on_owed=self._on_owed,
-            on_life=self._on_life,
+            on_bundle=self._agent.on_bundle,
+            on_owed=self._agent.on_owed,
+            on_life=self._agent.on_life,
             is_second=settings.hub is not None and settings.hub.second == ground.site,
             errands=self._errands,
         )

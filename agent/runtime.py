@@ -37,22 +37,20 @@ from agent.drain import Drain
 from agent.errand import Answered, Question
 from agent.estate.check import load_checked
 from agent.estate.compiled import CompiledEstate, compile_estate
-from agent.estate.watch import watch
+from agent.estate_in_force import EstateInForce
 from agent.fleet import Fleet
 from agent.gathering import Gathering
-from agent.lanes import open_lanes
 from agent.leases import Leases
-from agent.link import Link, link_of
+from agent.link import Link, LinkedAgent, NoLink
 from agent.raw_archive import RawArchive
 from agent.reaper import Reaper
 from agent.retention import Retention
 from agent.site_estate import SiteEstate, is_enrolled
-from agent.start_count import WELL_AFTER, StartCount
+from agent.start_count import StartCount
 from agent.supervisor import Forever, first_in, guard, sleep_unless, unless
 from agent.telemetry import Telemetry, notify_service_manager, start_logging, watchdog_seconds
-from agent.works import Ground, Works, open_works, rehearse
-from state import audit, bundles, draining, estates, life, targets
-from state.bundles import Bundle, BundleState
+from agent.works import Ground, Works, open_works
+from state import audit, draining, life, targets
 from state.database import Database
 from state.model.clock import Clock, to_millis
 from state.model.errors import (
@@ -64,16 +62,11 @@ from state.model.errors import (
     StoreError,
     StoreInDoubtError,
 )
-from state.model.ids import EstateHash
-from state.outbox import Outbox
 from state.reserve import Reserve
 
 _log = logging.getLogger("distctl.agent")
 _SOON: Final = 2.0
 """Seconds after which questions are answered although works have not begun."""
-
-Along = Callable[[sqlite3.Connection], None]
-"""What is written in the transaction that puts an estate in force."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,28 +145,21 @@ class Agent:
         reserve: Reserve,
     ) -> None:
         self._options = options
-        self._source = source
-        self._bundle_came = asyncio.Event()  # an estate of the hub may be there to be judged
-        self._on_trial = asyncio.Event()  # a bundle came into force, or the agent stops
-        self._link: Link = link_of(
-            ground,
-            compiled,
-            options.data,
+        self._in_force = EstateInForce(ground, source, starts, compiled, on_changed=self._work_by)
+        linked = LinkedAgent(
             on_owed=self._wake_targets,
             on_life=self._look_at_life,
+            on_bundle=self._in_force.look_for_bundle,
             answer=self._answer_hub,
-            on_bundle=self._bundle_came.set,
         )
+        self._link = _link_of(ground, compiled, options.data, linked)
         self._control: ControlServer | None = None
         self._ground = ground = replace(ground, on_sent=self._link.wake)
-        self._compiled = compiled
         self._fatal = fatal
         self._starts = starts
         self._reserve = reserve
         self._is_waiting = starts.is_safe_mode
         self._works: Works | None = None
-        self._refused: ConfigError | None = None  # why the last edit is not in force
-        self._changing = asyncio.Lock()  # a notice and a person at once, or two persons: one after the other
         self._stopping = asyncio.Event()
         self._fenced = ""  # why this store may not go on
         self._resumed = asyncio.Event()  # safe mode is over: a person said so, or the agent stops
@@ -186,7 +172,7 @@ class Agent:
         self._fleet = Fleet(
             ground.database,
             site=ground.site,
-            estate=lambda: self._compiled.estate,
+            estate=lambda: self._in_force.estate,
             identity=lambda: self._link.identity,
             clock=ground.clock,
             on_life=self._look_at_life,
@@ -196,7 +182,7 @@ class Agent:
             ground.archive,
             ground.clock,
             hub=self._hub_site,
-            settled=lambda: self._compiled.estate.settings.retention.settled,
+            settled=lambda: self._in_force.estate.settings.retention.settled,
             is_backing_up=lambda: self._backups.is_making,
             on_let_go=ground.telemetry.let_go.inc,
             crash=ground.crash,
@@ -223,9 +209,9 @@ class Agent:
     async def _live(self) -> None:
         """The whole agent, until it is stopped."""
         ground, stopping = self._ground, self._stopping
-        await self._rehearse_or_give_back()
+        await self._in_force.prove()
         await ground.database.write(self._start, name="runtime.start")
-        await self._adopt(self._compiled, by="agent", why="the estate folder changed")
+        await self._in_force.begin()
         await self._reaper.sweep()
         server = self._control = self._server()
         async with asyncio.TaskGroup() as tasks:
@@ -233,15 +219,17 @@ class Agent:
             self._guarded(tasks, "control", partial(self._serve, server), stopping)
             self._guarded(tasks, "reaper", partial(self._reaper.run, stopping), stopping)
             self._guarded(tasks, "retention", partial(self._retention.run, stopping), stopping)
-            self._guarded(tasks, "estate", self._follow_estate, stopping)
-            self._guarded(tasks, "bundles", self._follow_bundles, stopping)
+            if folder := self._options.estate:
+                follow = partial(self._in_force.follow_folder, folder, stopping)
+                self._guarded(tasks, "estate", follow, stopping)
+            self._guarded(tasks, "bundles", partial(self._in_force.follow_bundles, stopping), stopping)
             self._guarded(tasks, "watchdog", partial(self._feed_watchdog, stopping), stopping)
-            self._guarded(tasks, "starts", self._become_well, stopping)
+            self._guarded(tasks, "starts", partial(self._in_force.become_well, stopping), stopping)
             self._guarded(tasks, "link", partial(self._link.run, stopping), stopping)
             self._guarded(tasks, "fleet", partial(self._fleet.watch, stopping), stopping)
             self._guarded(tasks, "works", self._work, stopping)
             notify_service_manager("READY=1")
-            _log.info("agent of %s is running, estate %s", ground.site, self._compiled.estate.hash)
+            _log.info("agent of %s is running, estate %s", ground.site, self._in_force.estate.hash)
 
     async def _wait_for_a_person(self) -> None:
         """Safe mode: answer questions, touch nothing, until a person says that it may go on."""
@@ -261,17 +249,16 @@ class Agent:
         Raises `ConflictError` where the agent is not in safe mode, and `ConfigError`, which leaves it there, where the estate
         is wrong.
         """
-        async with self._changing:
+        async with self._in_force.changing:
             if not self._is_waiting:
                 raise ConflictError(
                     "the agent is not in safe mode", hint="`distctl status` says how it is", code="not-safe-mode"
                 )
-            compiled = await self._source.choose()
-            await rehearse(self._ground, compiled)
+            compiled = await self._in_force.choose_again()
             if dry_run:
                 return
             await self._ground.database.write(partial(self._note_resumption, by, reason), name="runtime.resume")
-            self._compiled = compiled
+            self._in_force.compiled = compiled
             self._is_waiting = False
             self._resumed.set()
 
@@ -290,109 +277,6 @@ class Agent:
             reason=reason,
             details={"failed_starts": self._starts.failed},
         )
-
-    async def reload(self, by: str) -> bool:
-        """Look for a better estate than the one in force: a refused bundle of the hub judged again, or the folder read again.
-
-        Answers whether it changed. Raises `ConfigError` where what is found cannot be put in force.
-        """
-        async with self._changing:
-            if await self._source.reconsider():
-                changed = await self._take_bundle(by)
-                if self._source.refused is not None:
-                    raise ConfigError(self._source.trouble, code="refused-bundle")
-                return changed
-            return await self._reload(by)
-
-    async def _reload(self, by: str) -> bool:
-        """Read the folder again, where it counts."""
-        if self._source.in_force is not None:
-            await self._source.look_at_folder()
-            return False
-        compiled = await self._source.choose()
-        if compiled.estate.hash == self._compiled.estate.hash:
-            self._refused = None
-            return False
-        await rehearse(self._ground, compiled)
-        await self._adopt(compiled, by=by, why="the estate folder changed")
-        self._ending.set()
-        return True
-
-    async def _take_bundle(self, by: str) -> bool:
-        """Put what came from the hub in force, on trial, where it is fit for this site. Answers whether the estate changed."""
-        judged = await self._source.judge(self._compiled, partial(rehearse, self._ground))
-        if judged is None:
-            return False
-        bundle, compiled = judged
-        is_new = compiled.estate.hash != self._compiled.estate.hash
-        state = BundleState.TRIAL if is_new else BundleState.GOOD
-        why = f"{bundle.name} of the hub, put in force there by {bundle.adopted_by}"
-        along = partial(bundles.settle, bundle=bundle, state=state)
-        if not is_new:
-            await self._ground.database.write(partial(self._put_in_force, compiled, by, why, along), name="bundle.good")
-            await self._source.take(bundle, state)
-            return False
-        self._starts.doubt()
-        self._on_trial.set()  # before it is in force: what ran until now says nothing of it
-        await self._adopt(compiled, by=by, why=why, along=along)
-        await self._source.take(bundle, state)
-        self._ending.set()
-        _log.info("%s is in force", why)
-        return True
-
-    async def _rehearse_or_give_back(self) -> None:
-        try:
-            await rehearse(self._ground, self._compiled)
-        except (DistctlError, ValueError) as error:
-            if not await self._give_back(str(error)):
-                raise
-
-    async def _give_back(self, why: str) -> bool:
-        """Go back from a bundle on trial to what was before it; answers whether there was something to go back to."""
-        async with self._changing:
-            compiled = await self._source.give_back(why)
-            if compiled is not None:
-                await self._adopt(compiled, by="agent", why="back to what was before the refused bundle")
-            return compiled is not None
-
-    async def _adopt(self, compiled: CompiledEstate, *, by: str, why: str, along: Along | None = None) -> None:
-        unit = partial(self._put_in_force, compiled, by, why, along)
-        await self._ground.database.write(unit, name="runtime.adopt_estate")
-        self._compiled = compiled
-        self._refused = None
-        self._link.adopt(compiled)
-
-    def _put_in_force(
-        self, compiled: CompiledEstate, by: str, why: str, along: Along | None, connection: sqlite3.Connection
-    ) -> None:
-        """A hub numbers what comes into force; `along` is done in the same transaction."""
-        now = self._ground.clock.now()
-        millis = to_millis(now)
-        before: EstateHash | None = estates.adopt(connection, compiled.estate, now=millis)
-        issued = self._issue(connection, compiled, by)
-        if along is not None:
-            along(connection)
-        open_lanes(connection, compiled, site=self._ground.site)
-        with Outbox(connection, now=now) as outbox:
-            outbox.reconsider()
-        if before is not None or issued is not None or along is not None:
-            audit.append(
-                connection,
-                at_ms=millis,
-                actor=by,
-                action="adopt",
-                target="estate",
-                reason="the first estate" if before == "" and along is None else why,
-                before={"hash": before} if before else None,
-                after={"hash": compiled.estate.hash},
-                details={"bundle": issued.number} if issued else None,
-            )
-
-    def _issue(self, connection: sqlite3.Connection, compiled: CompiledEstate, by: str) -> Bundle | None:
-        hub = compiled.estate.settings.hub
-        if hub is None or hub.site != self._ground.site:
-            return None
-        return bundles.issue(connection, compiled.estate.hash, by=by, now=self._ground.clock.now())
 
     def _start(self, connection: sqlite3.Connection) -> None:
         life.begin(connection, self._ground.site, now=to_millis(self._ground.clock.now()))
@@ -429,50 +313,15 @@ class Agent:
                 continue
             is_draining = (await self._ground.database.read(draining.look)).since is not None
             try:
-                self._works = await open_works(self._ground, self._compiled, takes_in=not is_draining)
+                self._works = await open_works(self._ground, self._in_force.compiled, takes_in=not is_draining)
             except (DistctlError, ValueError) as error:
-                if not await self._give_back(f"it could not be worked: {error}"):
+                if not await self._in_force.give_back(f"it could not be worked: {error}"):
                     raise
                 continue
             if self._stopping.is_set():
                 return
             self._has_begun.set()
             await self._works.run(self._ending)
-
-    async def _follow_bundles(self) -> None:
-        """What the hub hands out is judged when it is there, one after the other."""
-        while not self._stopping.is_set():
-            await unless(self._stopping, self._bundle_came.wait())
-            self._bundle_came.clear()
-            if self._stopping.is_set():
-                return
-            async with self._changing:
-                if await self._take_bundle("agent"):
-                    self._ground.telemetry.reloads.labels("adopted").inc()
-
-    async def _follow_estate(self) -> None:
-        if self._options.estate is None:
-            return
-        async for _ in watch(self._options.estate, self._stopping):
-            try:
-                async with self._changing:
-                    changed = await self._reload("agent")
-                if changed:
-                    self._ground.telemetry.reloads.labels("adopted").inc()
-                    _log.info("estate %s is in force", self._compiled.estate.hash)
-            except ConfigError as error:
-                self._ground.telemetry.reloads.labels("refused").inc()
-                _log.error("the edited estate is refused, the one before stays in force: %s", error)
-                self._refused = error
-
-    async def _become_well(self) -> None:
-        """Well is who ran for a while since the start, and since the last bundle came into force."""
-        while not self._stopping.is_set():
-            self._on_trial.clear()
-            if not await sleep_unless(self._on_trial, WELL_AFTER, clock=self._ground.clock):
-                self._starts.clear()
-                await self._source.be_well()
-                await self._on_trial.wait()
 
     async def _feed_watchdog(self, until: asyncio.Event) -> None:
         seconds = watchdog_seconds()
@@ -500,7 +349,7 @@ class Agent:
 
     async def _answer_hub(self, question: Question) -> Answered:
         """Put what somebody at the hub asks to our own control API."""
-        hub = self._compiled.estate.settings.hub
+        hub = self._in_force.estate.settings.hub
         if self._control is None or hub is None:
             raise InvariantError("a link is up and there is no control API", code="no-control")
         return await self._control.answer(question, hub=hub.site)
@@ -525,9 +374,14 @@ class Agent:
             notify_service_manager("STOPPING=1")
         self._stopping.set()
         self._resumed.set()
-        self._on_trial.set()
+        self._in_force.stop()
         self._ending.set()
         self._backups.stop()
+
+    def _work_by(self, compiled: CompiledEstate) -> None:
+        """Another estate is in force: link and works begin anew."""
+        self._link.adopt(compiled)
+        self._ending.set()
 
     def _wake(self) -> None:
         if self._works is not None:
@@ -542,7 +396,7 @@ class Agent:
         self._ending.set()
 
     def _hub_site(self) -> str | None:
-        hub = self._compiled.estate.settings.hub
+        hub = self._in_force.estate.settings.hub
         return hub.site if hub else None
 
     def _running(self) -> Running:
@@ -550,11 +404,11 @@ class Agent:
             site=self._ground.site,
             clock=self._ground.clock,
             started_at=self._ground.clock.now(),
-            estate=lambda: self._compiled.estate,
+            estate=lambda: self._in_force.estate,
             troubles=self._troubles,
             metrics=self._ground.telemetry.expose,
-            origin=lambda: self._source.origin,
-            reload=self.reload,
+            origin=lambda: self._in_force.origin,
+            reload=self._in_force.reload,
             resume=self.resume,
             back_up=self._back_up,
             drain=Drain(
@@ -566,26 +420,35 @@ class Agent:
     def _sources(self) -> int:
         """How many sources this agent reads."""
         here = f"{self._ground.site}/"
-        return sum(flow.source.startswith(here) for flow in self._compiled.flows.values())
+        return sum(flow.source.startswith(here) for flow in self._in_force.compiled.flows.values())
 
     def _troubles(self) -> Sequence[str]:
         if self._is_waiting:
             return [self._safe_mode()]
-        refused = [f"the edited estate is refused: {self._refused}"] if self._refused else []
-        refused += [self._source.trouble] if self._source.trouble else []
         full = [f"the disk was full: free space under {self._options.data}"] if self._reserve.is_given_up else []
         fenced = (
             [f"this store is fenced: {self._fenced}; `distctl restore` begins its next epoch"] if self._fenced else []
         )
         gathering = [self._gathering.trouble] if self._gathering.trouble else []
         works = self._works.troubles if self._works else fenced or gathering or ["nothing runs: see the log"]
-        return [*refused, *full, *works, *self._link.troubles]
+        return [*self._in_force.troubles, *full, *works, *self._link.troubles]
 
     def _safe_mode(self) -> str:
         return (
             f"safe mode: the last {self._starts.failed} starts came to nothing, so nothing is taken in and nothing is "
             "delivered; look at the log, then `distctl agent resume --reason ...`"
         )
+
+
+def _link_of(ground: Ground, compiled: CompiledEstate, data: Path, agent: LinkedAgent) -> Link:
+    """The link of the agent of `ground.site`, with its identity in the folder `data`."""
+    hub = compiled.estate.settings.hub
+    if hub is None:
+        return NoLink()
+    from agent.linked import HubDialler, HubLink  # 13 MB of TLS and HTTP that an agent alone does without
+
+    kind = HubLink if hub.site == ground.site else HubDialler
+    return kind(ground, compiled, data, hub, agent)
 
 
 async def _open_store(
