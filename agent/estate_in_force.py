@@ -111,7 +111,7 @@ class EstateInForce:
         Answers whether it changed. Raises `ConfigError` where what is found cannot be put in force.
         """
         async with self.changing:
-            if await self._source.reconsider():
+            if await self._source.reconsider(by):
                 changed = await self._take_bundle(by)
                 if self._source.refused is not None:
                     raise ConfigError(self._source.trouble, code="refused-bundle")

@@ -151,13 +151,12 @@ class SiteEstate:
         self.in_force, self.refused = replace(bundle, state=state), None
         await self.look_at_folder()
 
-    async def reconsider(self) -> bool:
-        """Have the last one judged again, where it was refused; answers whether it was."""
+    async def reconsider(self, by: str) -> bool:
+        """Have the last one judged again, where it was refused, because somebody asks; answers whether it was."""
         refused = self.refused
         if refused is None:
             return False
-        again = partial(bundles.settle, bundle=refused, state=BundleState.CAME)
-        await self._database.write(again, name="bundle.reconsider")
+        await self._database.write(partial(self._judge_again, refused, by), name="bundle.reconsider")
         return True
 
     async def _judged(
@@ -203,6 +202,18 @@ class SiteEstate:
         reason = visible(why)[:_REASON_SHOWN] or "it cannot be put in force"
         await self._database.write(partial(self._note_refusal, bundle, reason, action), name="bundle.refuse")
         _log.error("%s of the hub is refused: %s", bundle.name, reason)
+
+    def _judge_again(self, refused: Bundle, by: str, connection: sqlite3.Connection) -> None:
+        bundles.settle(connection, refused, BundleState.CAME)
+        audit.append(
+            connection,
+            at_ms=to_millis(self._clock.now()),
+            actor=by,
+            action="reconsider",
+            target="estate",
+            reason=refused.reason,
+            before={"bundle": refused.number, "hash": refused.estate},
+        )
 
     def _note_refusal(self, bundle: Bundle, reason: str, action: str, connection: sqlite3.Connection) -> None:
         bundles.settle(connection, bundle, BundleState.REFUSED, reason=reason)

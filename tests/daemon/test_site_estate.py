@@ -173,12 +173,19 @@ async def test_what_the_site_forbids_is_refused_and_judged_again_when_a_person_a
     assert await site.judged() is None
     assert "takes no estate from the hub" in site.source.trouble
     (site.data / "allow.yaml").write_text("hub_may: {connectors: [http]}")
-    assert await site.source.reconsider()
+    assert await site.source.reconsider("ada via hq")
     assert await site.judged() is None
     assert "does not let the hub use files" in site.source.trouble
     (site.data / "allow.yaml").unlink()
-    assert await site.source.reconsider()
+    assert await site.source.reconsider("ada via hq")
     assert await site.judged() == OTHER.estate.hash
+    entries = await site.database.read(partial(audit.entries, before_seq=2**62, limit=9))
+    assert [(one.actor, one.action) for one in reversed(entries)] == [
+        ("agent", "refuse"),
+        ("ada via hq", "reconsider"),
+        ("agent", "refuse"),
+        ("ada via hq", "reconsider"),
+    ]
 
 
 async def test_the_folder_counts_until_a_bundle_does_and_again_when_the_first_is_given_back(site: Site) -> None:
