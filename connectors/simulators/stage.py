@@ -18,7 +18,6 @@ import sys
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from string import Template
 from typing import Final
 
 from connectors.simulators.cue import give_cue
@@ -128,7 +127,7 @@ class Stage:
 
 def write_estate(folder: Path, *, erp_url: str, hub_port: int) -> None:
     """The demo's estate as files, for the agents and for people to read."""
-    _write(_ESTATE, folder, {"erp_url": erp_url, "hub_port": str(hub_port)})
+    _write(_ESTATE, folder, {"http://127.0.0.1:8071": erp_url, "127.0.0.1:7443": f"127.0.0.1:{hub_port}"})
 
 
 def _write(source: Traversable, folder: Path, values: dict[str, str]) -> None:
@@ -137,7 +136,9 @@ def _write(source: Traversable, folder: Path, values: dict[str, str]) -> None:
         if part.is_dir() and not part.name.startswith("__"):
             _write(part, folder / part.name, values)
         elif Path(part.name).suffix in _TEXTS:
-            text = Template(part.read_text(encoding="utf-8")).safe_substitute(values)
+            text = part.read_text(encoding="utf-8")
+            for written, here in values.items():
+                text = text.replace(written, here)
             (folder / part.name).write_text(text, encoding="utf-8")
 
 

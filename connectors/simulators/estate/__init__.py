@@ -1,1 +1,1 @@
-"""The estate of the demo, as it is written to disk for the agent; `$erp_url` becomes the address of the ERP."""
+"""The estate of the demo, as it is written to disk for the agent; the ports in it become those of this run."""
