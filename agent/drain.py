@@ -13,7 +13,7 @@ from functools import partial
 from agent.control.schema import DrainView
 from state import audit, draining
 from state.database import Database
-from state.draining import Draining, Owed
+from state.draining import Draining
 from state.model.clock import Clock, to_millis
 from state.model.errors import ConflictError
 
@@ -32,7 +32,7 @@ class Drain:
 
     async def look(self) -> DrainView:
         """How it stands now."""
-        return self._view(await self._database.read(draining.look))
+        return self.view(await self._database.read(draining.look))
 
     async def begin(self, *, by: str, reason: str, dry_run: bool = False) -> DrainView:
         """Take in nothing more from now on; a dry run says what would be. Raises `ConflictError` where it drains already."""
@@ -50,29 +50,25 @@ class Drain:
             return draining.look(connection)
 
         if dry_run:
-            return self._view(await self._database.read(change))
+            return self.view(await self._database.read(change))
         changed = await self._database.write(change, name=name)
         self._on_changed()
-        return self._view(changed)
+        return self.view(changed)
 
-    def _view(self, found: Draining) -> DrainView:
-        return view_of(found, sources=self._sources())
-
-
-def view_of(found: Draining, *, sources: int) -> DrainView:
-    """As the API says it."""
-    owed: Owed = found.owed
-    return DrainView(
-        state=found.state,
-        since=found.since,
-        reason=found.why,
-        sources=sources,
-        deliveries=owed.deliveries,
-        parked=owed.parked,
-        targets=list(owed.targets),
-        events=owed.events,
-        unapplied=owed.unapplied,
-    )
+    def view(self, found: Draining) -> DrainView:
+        """As the API says it."""
+        owed = found.owed
+        return DrainView(
+            state=found.state,
+            since=found.since,
+            reason=found.why,
+            sources=self._sources(),
+            deliveries=owed.deliveries,
+            parked=owed.parked,
+            targets=list(owed.targets),
+            events=owed.events,
+            unapplied=owed.unapplied,
+        )
 
 
 def _begin(connection: sqlite3.Connection, found: Draining, *, by: str, reason: str, now: int, dry_run: bool) -> None:
@@ -86,7 +82,7 @@ def _begin(connection: sqlite3.Connection, found: Draining, *, by: str, reason: 
         return
     draining.begin(connection, now=now, why=reason)
     audit.append(
-        connection, at_ms=now, actor=by, action="drain", target="agent", reason=reason, after=_noted(found.owed)
+        connection, at_ms=now, actor=by, action="drain", target="agent", reason=reason, after=found.owed.counts
     )
 
 
@@ -97,15 +93,5 @@ def _end(connection: sqlite3.Connection, found: Draining, *, by: str, reason: st
         return
     draining.end(connection)
     audit.append(
-        connection, at_ms=now, actor=by, action="undrain", target="agent", reason=reason, before=_noted(found.owed)
+        connection, at_ms=now, actor=by, action="undrain", target="agent", reason=reason, before=found.owed.counts
     )
-
-
-def _noted(owed: Owed) -> dict[str, int]:
-    """What the audit keeps of what was owed at that moment."""
-    return {
-        "deliveries": owed.deliveries,
-        "parked": owed.parked,
-        "events": owed.events,
-        "unapplied": owed.unapplied,
-    }

@@ -24,9 +24,19 @@ class Owed:
     unapplied: int  # events from others that wait for their estate
 
     @property
+    def counts(self) -> dict[str, int]:
+        """How many there are of each, as the audit and other agents are told."""
+        return {
+            "deliveries": self.deliveries,
+            "parked": self.parked,
+            "events": self.events,
+            "unapplied": self.unapplied,
+        }
+
+    @property
     def is_nothing(self) -> bool:
         """Whether it is free to go."""
-        return not (self.deliveries or self.parked or self.events or self.unapplied)
+        return not any(self.counts.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

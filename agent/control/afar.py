@@ -13,27 +13,20 @@ from fastapi import Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent.control.access import Credentials, Gate, action_of, only_here
-from agent.control.schema import Caller, Problem
+from agent.control.schema import PROBLEM_TYPE, SITE_HEADER, WITHIN_HEADER, Caller, Problem
 from agent.errand import LARGEST_BODY, USUAL_SECONDS, Answered, Elsewhere, Question
 from state.model.errors import ConfigError
 from state.model.visible import visible
 
-SITE: Final = "distctl-site"
-"""The header that names the site whose agent is meant."""
-
-WITHIN: Final = "distctl-within"
-"""The header that says how many seconds the caller waits."""
-
 LONGEST_SECONDS: Final = 24 * 3600.0
 
-_JSON: Final = "application/problem+json"
 _WITHOUT_BODY: Final = frozenset({204, 304})
 _SECONDS: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?", re.ASCII)
 
 
 def is_for(request: Request, here: str) -> str | None:
     """The other site that a call concerns; None where it concerns this one."""
-    site = request.headers.get(SITE)
+    site = request.headers.get(SITE_HEADER)
     return None if site is None or site == here else site
 
 
@@ -106,9 +99,9 @@ def _too_large(size: int) -> Answered:
         hint="ask for less at once, with --limit, or ask at the site itself",
         exit_code=1,
     )
-    return Answered(status=413, type=_JSON, body=problem.model_dump_json().encode())
+    return Answered(status=413, type=PROBLEM_TYPE, body=problem.model_dump_json().encode())
 
 
 def _within(request: Request) -> float:
-    wish = request.headers.get(WITHIN, "")
+    wish = request.headers.get(WITHIN_HEADER, "")
     return min(float(wish), LONGEST_SECONDS) if _SECONDS.fullmatch(wish) else USUAL_SECONDS

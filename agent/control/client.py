@@ -18,6 +18,9 @@ from pydantic import BaseModel, ValidationError
 from agent.control.desk import BACKUP_SECONDS, VERIFY_SECONDS
 from agent.control.endpoint import connect
 from agent.control.schema import (
+    PROBLEM_TYPE,
+    SITE_HEADER,
+    WITHIN_HEADER,
     AgentDetail,
     AgentRow,
     Answer,
@@ -62,9 +65,6 @@ _DEADLINE_SECONDS: Final = 10.0
 _TO_SAY_SO: Final = 2.0
 _LARGEST_PAGE: Final = 1000
 _LARGEST_ANSWER: Final = 64 * 1024 * 1024
-_PROBLEM_TYPE: Final = "application/problem+json"
-_SITE: Final = "distctl-site"  # as `agent.control.afar` has them, which takes long to import
-_WITHIN: Final = "distctl-within"
 _ERROR_OF_EXIT_CODE: Final[dict[int, type[DistctlError]]] = {
     2: ConfigError,
     3: NotFoundError,
@@ -93,7 +93,7 @@ class ControlClient:
         self._headers = {
             "Connection": "close",
             **({} if token is None else {"Authorization": _bearer(token)}),
-            **({_SITE: _one_line(site)} if site else {}),
+            **({SITE_HEADER: _one_line(site)} if site else {}),
         }
 
     def status(self) -> Status:
@@ -304,7 +304,7 @@ class ControlClient:
         connection = HTTPConnection("distctl")
         may_have_changed = False
         seconds = self._deadline if deadline is None else deadline
-        headers = {**self._headers, _WITHIN: f"{seconds:.3f}"} if self._site else self._headers
+        headers = {**self._headers, WITHIN_HEADER: f"{seconds:.3f}"} if self._site else self._headers
         try:
             # A hub that waits for the site in vain has still to say so.
             connection.sock = connect(self.path, timeout=seconds + _TO_SAY_SO if self._site else seconds)
@@ -314,7 +314,7 @@ class ControlClient:
             body = response.read(_LARGEST_ANSWER)
             if response.length:  # the agent ended in the middle, or says more than any agent has to say
                 raise IncompleteRead(body)
-            return response.status, body, response.headers.get_content_type() == _PROBLEM_TYPE
+            return response.status, body, response.headers.get_content_type() == PROBLEM_TYPE
         except (OSError, HTTPException) as error:
             raise (_in_doubt if may_have_changed else _not_connected)(self.path, error) from error
         finally:

@@ -7,7 +7,7 @@ not know are kept: an older client reads the answers of a newer agent and passes
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -486,6 +486,16 @@ class IssuedToken(Answer, TokenRow):
     """A token that was just made: the only answer that has its text."""
 
     token: str
+
+
+PROBLEM_TYPE: Final = "application/problem+json"
+"""The media type of a `Problem`."""
+
+SITE_HEADER: Final = "distctl-site"
+"""Names the site whose agent is meant."""
+
+WITHIN_HEADER: Final = "distctl-within"
+"""Says how many seconds the caller waits."""
 
 
 class Problem(_Wire):

@@ -26,11 +26,13 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from agent.control.access import Call, Credentials, Gate, action_of, needs
-from agent.control.afar import SITE, answer_in_process, is_for, pass_on, require_from_afar
+from agent.control.afar import answer_in_process, is_for, pass_on, require_from_afar
 from agent.control.desk import Desk, Slice
 from agent.control.endpoint import listen
 from agent.control.peer import IdentifyingProtocol
 from agent.control.schema import (
+    PROBLEM_TYPE,
+    SITE_HEADER,
     AgentDetail,
     AgentRow,
     AuditRow,
@@ -64,7 +66,6 @@ from state.model.people import Action, Role, TokenWish, may_issue
 from state.model.visible import visible
 
 _LOG: Final = logging.getLogger("distctl.control")
-_PROBLEM_TYPE: Final = "application/problem+json"
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _STATUS_OF_EXIT_CODE: Final = {2: 400, 3: 404, 4: 403, 6: 409, 7: 503}
 _GRACE_SECONDS: Final = 2
@@ -182,7 +183,7 @@ async def _log_changes(request: Request, call_next: Callable[[Request], Awaitabl
         level,
         "%s %s by %s: %d",
         request.method,
-        f"{request.url.path} at {visible(site)}" if (site := request.headers.get(SITE)) else request.url.path,
+        f"{request.url.path} at {visible(site)}" if (site := request.headers.get(SITE_HEADER)) else request.url.path,
         admitted.subject.actor if admitted else caller.user,
         response.status_code,
         extra={"uid": caller.uid, "pid": caller.pid},
@@ -453,4 +454,4 @@ def _from_error(error: DistctlError) -> Problem:
 
 def _problem(problem: Problem) -> JSONResponse:
     content: dict[str, Any] = problem.model_dump(mode="json")
-    return JSONResponse(content, status_code=problem.status, media_type=_PROBLEM_TYPE)
+    return JSONResponse(content, status_code=problem.status, media_type=PROBLEM_TYPE)

@@ -51,8 +51,9 @@ from agent.control.schema import (
 )
 from agent.drain import Drain
 from agent.fleet import Fleet
-from state import audit, audit_breaks, audit_copies, retention, views
+from state import audit, audit_breaks, audit_copies, draining, retention, views
 from state.database import Database
+from state.draining import Draining
 from state.model.clock import Clock, to_millis
 from state.model.errors import ConfigError, DistctlError, NotFoundError
 from state.model.estate import Estate, FlowSpec
@@ -61,7 +62,7 @@ from state.model.suggestion import suggestion
 from state.model.visible import shown, visible
 from state.retention import Kept
 from state.tokens import Token
-from state.unapplied import list_strange
+from state.unapplied import Strange, list_strange
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -100,13 +101,9 @@ class StoreDesk:
     async def status(self) -> Status:
         """The agent in one answer."""
         about = self._about()
-        lanes, events, kept, letters, audits = await self._database.read(
-            partial(_overview, now=to_millis(about["as_of"]))
-        )
-        drain = await self._running.drain.look()
-        rows = [LaneRow.model_validate(lane) for lane in lanes]
+        found = await self._database.read(partial(_overview, now=to_millis(about["as_of"])))
+        rows = [LaneRow.model_validate(lane) for lane in found.lanes]
         estate = self._running.estate()
-        strange = await self._database.read(list_strange)
         return Status(
             **about,
             version=version("distctl"),
@@ -114,21 +111,21 @@ class StoreDesk:
             estate=estate.settings.name,
             estate_from=self._running.origin(),
             estate_hash=estate.hash,
-            events=events,
-            let_go=kept.let_go,
-            oldest_event_at=kept.oldest_at,
-            open_dead_letters=letters,
+            events=found.events,
+            let_go=found.kept.let_go,
+            oldest_event_at=found.kept.oldest_at,
+            open_dead_letters=found.open_dead_letters,
             totals=total(lane for lane in rows if not lane.shadow_of),
             conditions=conditions_of(
                 rows,
-                open_dead_letters=letters,
+                open_dead_letters=found.open_dead_letters,
                 troubles=self._running.troubles(),
-                audits=audits,
-                drain=drain,
-                strange=strange,
+                audits=found.audits,
+                drain=self._running.drain.view(found.draining),
+                strange=found.strange,
             ),
             lanes=rows,
-            audits=audits,
+            audits=found.audits,
         )
 
     async def flows(self) -> Page[FlowRow]:
@@ -391,12 +388,29 @@ def total(lanes: Iterable[Counts]) -> Counts:
     return Counts(**sums)
 
 
-def _overview(
-    connection: sqlite3.Connection, *, now: int
-) -> tuple[list[views.Row], int, Kept, int, list[AuditFinding]]:
-    events, letters = views.count_events(connection), views.count_open_dead_letters(connection)
-    kept = retention.kept(connection)
-    return views.lanes(connection, now=now), events, kept, letters, findings(connection)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Overview:
+    """What the status says of the store."""
+
+    lanes: list[views.Row]
+    events: int
+    kept: Kept
+    open_dead_letters: int
+    audits: list[AuditFinding]
+    draining: Draining
+    strange: list[Strange]
+
+
+def _overview(connection: sqlite3.Connection, *, now: int) -> _Overview:
+    return _Overview(
+        lanes=views.lanes(connection, now=now),
+        events=views.count_events(connection),
+        kept=retention.kept(connection),
+        open_dead_letters=views.count_open_dead_letters(connection),
+        audits=findings(connection),
+        draining=draining.look(connection),
+        strange=list_strange(connection),
+    )
 
 
 def _flows(connection: sqlite3.Connection, *, now: int) -> tuple[list[views.Row], dict[str, views.Row]]:

@@ -13,15 +13,7 @@ from state import draining
 def told(connection: sqlite3.Connection) -> dict[str, Any]:
     """What the store adds to the health of a site: what it owes, and whether it drains."""
     found = draining.look(connection)
-    owed = found.owed
-    said: dict[str, Any] = {
-        "queues": {
-            "deliveries": owed.deliveries,
-            "parked": owed.parked,
-            "events": owed.events,
-            "unapplied": owed.unapplied,
-        }
-    }
+    said: dict[str, Any] = {"queues": found.owed.counts}
     if found.since is not None:
         said["drain"] = {"state": found.state, "since": found.since.isoformat(), "reason": found.why}
     return said

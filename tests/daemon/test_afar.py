@@ -13,9 +13,9 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from agent.control.access import AllowedToHub, Gate
-from agent.control.afar import LONGEST_SECONDS, SITE, WITHIN, answer_in_process
+from agent.control.afar import LONGEST_SECONDS, answer_in_process
 from agent.control.client import ControlClient
-from agent.control.schema import Caller, EventRow
+from agent.control.schema import SITE_HEADER, WITHIN_HEADER, Caller, EventRow
 from agent.control.server import make_app
 from agent.control.testing import NOW, WrittenDesk, WrittenRegister, open_gate, served
 from agent.errand import LARGEST_BODY, USUAL_SECONDS, Answered, Question
@@ -123,7 +123,7 @@ class Both:
             await self.app({**scope, "state": {"caller": Caller(pid=1, uid=uid, gid=1, user=f"u{uid}")}}, receive, send)
 
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app=by), base_url="http://agent") as http:
-            return await http.request(method, target, headers={SITE: site, **(headers or {})})
+            return await http.request(method, target, headers={SITE_HEADER: site, **(headers or {})})
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ async def test_what_the_hub_decided_about_is_what_the_site_is_asked(both: Both, 
         await both.app({**scope, "path": target, "raw_path": target.encode(), "state": caller}, receive, send)
 
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=unshortened), base_url="http://agent") as http:
-        refused = await http.get("/", headers={SITE: SITE_NAME})
+        refused = await http.get("/", headers={SITE_HEADER: SITE_NAME})
     assert (refused.status_code, refused.json()["code"], both.site.asked) == (400, "no-such-call", [])
 
 
@@ -223,7 +223,7 @@ def test_an_answer_that_has_no_body_brings_none(tmp_path: Path, status: int) -> 
         served(WrittenDesk(), tmp_path / "socket", gate, Lying()) as path,
         httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://agent") as http,
     ):
-        answer = http.get("/v1/status", headers={SITE: SITE_NAME})
+        answer = http.get("/v1/status", headers={SITE_HEADER: SITE_NAME})
         assert (answer.status_code, answer.content) == (status, b"")
         assert http.get("/v1/status").status_code == 200, "the connection goes on"
 
@@ -286,7 +286,7 @@ async def test_what_the_link_comes_to_is_the_callers_exit_code(both: Both) -> No
     [("", USUAL_SECONDS), ("120.5", 120.5), ("-1", USUAL_SECONDS), ("1e9", USUAL_SECONDS), ("999999", LONGEST_SECONDS)],
 )
 async def test_a_caller_says_how_long_it_waits(both: Both, said: str, seconds: float) -> None:
-    await both.call("/v1/status", headers={WITHIN: said})
+    await both.call("/v1/status", headers={WITHIN_HEADER: said})
     assert both.site.asked[0].seconds == seconds
 
 
