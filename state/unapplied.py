@@ -112,6 +112,11 @@ def remove(connection: sqlite3.Connection, waiting: Waiting) -> None:
     connection.execute(_SQL.remove, (waiting.number,))
 
 
+def is_any(connection: sqlite3.Connection, peer: PeerId) -> bool:
+    """Whether anything waits that came from `peer`."""
+    return connection.execute(_SQL.is_any, (peer,)).fetchone() is not None
+
+
 def count(connection: sqlite3.Connection) -> int:
     """How many wait."""
     return int(connection.execute(_SQL.count).fetchone()[0])

@@ -9,13 +9,25 @@ import logging
 import sqlite3
 from typing import Final
 
-from state import peers, streams
+from agent.sync.outgoing import Outgoing
+from state import peers, streams, unapplied
 from state.life import Life
 from state.model.stream import BEGINNING
 from state.peers import Peer, Promise
 from state.streams import Marks
 
 _log: Final = logging.getLogger("distctl.sync")
+
+
+def ends(connection: sqlite3.Connection, here: Life, peer: Peer, outgoing: Outgoing) -> Marks | None:
+    """Where our streams to `peer` end; None as long as it may have lost what is not in them yet.
+
+    That is all that a hub which gathers itself is still to get for it, and what came from it and waits here for an estate.
+    """
+    is_behind = outgoing.is_hub and here.is_gathering
+    if is_behind or (outgoing.keeps_others and unapplied.is_any(connection, peer.id)):
+        return None
+    return streams.sent(connection, peer.id, epoch=here.epoch)
 
 
 def has_just_answered(connection: sqlite3.Connection, here: Life, peer: Peer, sent: Marks | None) -> bool:

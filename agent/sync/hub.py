@@ -24,7 +24,7 @@ from agent.sync.collecting import collect
 from agent.sync.errands import Errands, unpack
 from agent.sync.fencing import LinkFencedError, cure, put_up
 from agent.sync.frames import Frame, Segment, decode, encode
-from agent.sync.gathering import has_just_answered
+from agent.sync.gathering import ends, has_just_answered
 from agent.sync.heartbeat import heard
 from agent.sync.incoming import Incoming, TakenIn
 from agent.sync.needs import Fence, Reason
@@ -280,7 +280,7 @@ class Hub:
             peer_epoch=peer.epoch,
             nonce=nonce,
             received=dict(streams.received(connection, peer.id, epoch=peer.epoch)),
-            sent=None if here.is_gathering else dict(streams.sent(connection, peer.id, epoch=here.epoch)),
+            sent=ends(connection, here, peer, self._incoming.outgoing),
             audit=word,
             backed_up=WireHeld.of(held) if held else None,
             bundle=self._bundles.news(connection, pull),

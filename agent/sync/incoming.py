@@ -106,7 +106,9 @@ class Incoming:
                 continue
             unapplied.remove(connection, waiting)
             again = {event.id} if waiting.is_again else frozenset[EventId]()
-            self._admit(connection, by_number[waiting.peer], waiting.tier, [event], taken, again)
+            peer = by_number[waiting.peer]
+            is_owed_back = self._is_owed_back(peer, event)
+            self._admit(connection, peer, waiting.tier, [event], taken, again, is_owed_back=is_owed_back)
         return taken
 
     def _apply(
@@ -153,8 +155,13 @@ class Incoming:
         events: Iterable[Event],
         taken: TakenIn,
         again: Collection[EventId],
+        *,
+        is_owed_back: bool = False,
     ) -> None:
-        """Admit the events, owe them to the lanes of this site, and send them on. `again`: what may have been here before."""
+        """Admit the events, owe them to the lanes of this site, and send them on. `again`: what may have been here before.
+
+        Where it `is_owed_back` they go to the peer as well.
+        """
         own = [event for event in events if self._is_its_own(connection, peer, event)]
         admitted = inbox.admit(connection, [Arrival(event, _references(event)) for event in own])
         departures: list[Departure] = []
@@ -163,6 +170,7 @@ class Incoming:
             lanes = self._wanting(connection, peer, one.event)
             here = [lane for lane in lanes if lane.site == self._here]
             wanted_at = {lane.site for lane in lanes} | self._answered(connection, one.event)
+            wanted_at |= {peer.site} if is_owed_back else set()
             departures.append(Departure(one, tier, wanted_at, self._domain(connection, one.event)))
             by_flow[one.event.flow].append((one, here))
             taken.owed.update(lane.name for lane in here)
@@ -173,7 +181,7 @@ class Incoming:
                 if one.event.id in again or self._is_given_back(peer, one.event)
             }
             self._owe(connection, flow, routed, doubted, came_in=f"stream of {peer.site}")
-        taken.sent_to |= self._outgoing.send(connection, departures, came_from=peer.site)
+        taken.sent_to |= self._outgoing.send(connection, departures, came_from=None if is_owed_back else peer.site)
 
     def _is_behind(self, connection: sqlite3.Connection, event: Event) -> bool:
         return any(unapplied.is_behind(connection, *order, beside=OUTCOME) for order in _orders(event))
@@ -202,6 +210,12 @@ class Incoming:
     def _is_given_back(self, peer: Peer, event: Event) -> bool:
         """Whether an event was here in a life that ended: who sends it here does not have it from where it arose."""
         return event.site == self._here or (self._outgoing.is_hub and event.site != peer.site)
+
+    def _is_owed_back(self, peer: Peer, event: Event) -> bool:
+        """Whether the peer may have lost an event that has waited here: it was in no stream when lives of the peer ended."""
+        if peer.epoch == 1 or not self._outgoing.keeps_others:
+            return False
+        return event.site == peer.site if self._outgoing.is_hub else event.site != self._here
 
     def _is_own_answer(self, connection: sqlite3.Connection, peer: Peer, event: Event) -> bool:
         """Whether a site gives back what a target here said of an event of that site."""

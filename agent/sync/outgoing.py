@@ -43,6 +43,11 @@ class Outgoing:
         return self._here == self._second
 
     @property
+    def keeps_others(self) -> bool:
+        """Whether this agent gives back to others what they have lost of their own: every other has its own alone."""
+        return self.is_hub or self.is_second
+
+    @property
     def second(self) -> str | None:
         """The site of the hub's second agent."""
         return self._second

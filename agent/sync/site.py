@@ -22,7 +22,7 @@ from agent.sync.collecting import collect
 from agent.sync.errand_runner import ErrandRunner
 from agent.sync.fencing import LinkFencedError, cure, put_up
 from agent.sync.frames import Frame, decode, encode
-from agent.sync.gathering import has_just_answered
+from agent.sync.gathering import ends, has_just_answered
 from agent.sync.incoming import Incoming, TakenIn
 from agent.sync.needs import Fence, Needs, Reason
 from agent.sync.secret import new_secret
@@ -245,13 +245,12 @@ class SiteLink:
         here, peer = life.get(connection), peers.find(connection, self._hub)
         if peer is None:
             raise TransientError("the hub is not known here yet", hint="say hello first", code="hello")
-        sent = dict(streams.sent(connection, peer.id, epoch=here.epoch))
         push = Push(
             version=VERSION,
             epoch=here.epoch,
             peer_epoch=peer.epoch,
             nonce=nonce,
-            sent=sent,
+            sent=ends(connection, here, peer, self._incoming.outgoing),
             bundles=bundles.sealed(connection, wanted),
         )
         segments = collect(connection, peer.id, epoch=here.epoch, after=after, weights=self._weights)
@@ -294,7 +293,7 @@ class SiteLink:
             nonce=peer.nonce,
             attempt=peer.attempt,
             received=dict(streams.received(connection, peer.id, epoch=peer.epoch)),
-            sent=dict(streams.sent(connection, peer.id, epoch=here.epoch)),
+            sent=ends(connection, here, peer, self._incoming.outgoing),
             wanted=bundles.wanted(connection),
             wait_seconds=WAIT_SECONDS,
             health={**self._health(), **heartbeat.told(connection), **bundles.told(connection)},

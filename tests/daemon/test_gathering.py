@@ -10,9 +10,20 @@ from pathlib import Path
 import pytest
 
 from agent.gathering import Gathering
-from state import life, peers, restore
+from state import estates, life, peers, restore
 from state.model.clock import to_millis
-from tests.daemon.link_rig import CLOCK, FROM_HQ, FROM_SOUTH, HUB, AgentAt, Estatewide, estatewide, holds, until
+from tests.daemon.link_rig import (
+    CLOCK,
+    FROM_HQ,
+    FROM_SOUTH,
+    HUB,
+    AgentAt,
+    Estatewide,
+    an_estate,
+    estatewide,
+    holds,
+    until,
+)
 
 _OWN_TARGET = ("hq/erp", "north/planning", "south/wms")
 
@@ -345,3 +356,31 @@ async def _answered(whole: Estatewide, claim: Callable[[], object]) -> None:
         return claim()
 
     await until(look)
+
+
+async def test_a_restored_site_waits_for_what_waits_at_the_hub_for_an_estate(tmp_path: Path) -> None:
+    async with estatewide(tmp_path, targets=_OWN_TARGET) as whole:
+        await copy_both(whole)
+        other = an_estate(targets=_OWN_TARGET, owner="somebody")
+
+        def adopt(connection: sqlite3.Connection) -> None:
+            estates.adopt(connection, other.estate, now=1)
+
+        hub, north = whole.agents[HUB], whole.agents["north"]
+        north.compiled = other
+        await north.database.write(adopt)
+        await grow(whole, 1)
+        await until(lambda: holds(hub.rows("SELECT count(*) FROM unapplied"), [(1,)]))
+        await rest(whole, "north", "south")
+        restored = await put_back(whole, "north", "old north")
+        whole.start("old north")
+        calls = whole.wires["old north"].calls
+        await _answered(whole, lambda: calls.count("pull") > 2)
+        assert not await gathering_of(restored).is_over()
+        await whole.stop("old north")
+        for agent in (hub, restored):
+            await agent.database.write(adopt)
+        whole.start("old north")
+        await _answered(whole, gathering_of(restored).is_over)
+        assert await states(restored, "north/planning") == {1: "in_doubt"}
+        assert await states(hub, "hq/erp") == {1: "pending"}

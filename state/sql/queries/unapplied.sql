@@ -30,5 +30,8 @@ SELECT id, peer_id, tier, attributes, data, is_again FROM unapplied WHERE id > ?
 -- :name remove
 DELETE FROM unapplied WHERE id = ?;
 
+-- :name is_any
+SELECT 1 FROM unapplied WHERE peer_id = ? LIMIT 1;
+
 -- :name count
 SELECT count(*) FROM unapplied;
