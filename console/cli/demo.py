@@ -58,12 +58,12 @@ def demo(
 
 def _perform(folder: Path, *, seed: int, is_live: bool, keep: bool, output: Output) -> Report:
     from connectors.simulators.play import performed
-    from console.cli.demo_agents import Agents
+    from console.cli.demo_acts import DemoCast
 
     showing = _on_a_terminal() if is_live else _in_lines(output)
     with ExitStack() as until_judged:
         show = until_judged.enter_context(showing)
-        with performed(folder, seed=seed, employ=Agents, show=show) as report:
+        with performed(folder, seed=seed, employ=DemoCast, show=show) as report:
             until_judged.close()
             write_report(report, output)
             if keep:

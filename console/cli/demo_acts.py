@@ -23,16 +23,20 @@ WITHIN: Final = 30.0
 """Seconds after which what should have happened has not."""
 
 
-def acts(agents: Agents) -> Sequence[Act]:
-    """All of them, in the order in which they are played."""
-    return (
-        Act(title="agent of dc-south killed", play=partial(kill, agents.sites["dc-south"])),
-        Act(title=f"line of {CUT_OFF} cut", play=cut_line),
-        Act(title="ERP killed", play=kill_erp),
-        Act(title="hub killed", play=partial(kill, agents.hub)),
-        Act(title="hub lost", play=partial(lose_hub, agents)),
-        Act(title="agent of web copied", play=partial(copy_agent, agents)),
-    )
+class DemoCast(Agents):
+    """The demo's agents, and what happens to them."""
+
+    @property
+    def acts(self) -> Sequence[Act]:
+        """All of it, in the order in which it is played."""
+        return (
+            Act(title="agent of dc-south killed", play=partial(kill, self.sites["dc-south"])),
+            Act(title=f"line of {CUT_OFF} cut", play=cut_line),
+            Act(title="ERP killed", play=kill_erp),
+            Act(title="hub killed", play=partial(kill, self.hub)),
+            Act(title="hub lost", play=partial(lose_hub, self)),
+            Act(title="agent of web copied", play=partial(copy_agent, self)),
+        )
 
 
 def kill(agent: SiteAgent, play: Play) -> Played:

@@ -14,7 +14,6 @@ from agent.control.client import ControlClient, gather
 from agent.control.endpoint import socket_in
 from agent.control.schema import AgentRow, DeadLetterRow, EventRow
 from connectors.simulators.judge import Parked
-from connectors.simulators.play import Act
 from connectors.simulators.program import Program
 from connectors.simulators.stage import HUB, SITES, Stage
 from state.model.errors import DistctlError
@@ -107,13 +106,6 @@ class Agents:
     def programs(self) -> Sequence[Program]:
         """Those of all agents, and of the copy that is made of one."""
         return [each.program for each in (self.hub, *self.sites.values(), self.copy)]
-
-    @property
-    def acts(self) -> Sequence[Act]:
-        """What happens to them."""
-        from console.cli.demo_acts import acts
-
-        return acts(self)
 
     def start(self) -> None:
         """The hub first; the others enrol with it. A leash ends with the thread that started a program, so all start here."""
