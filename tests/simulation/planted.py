@@ -81,8 +81,13 @@ BUGS: Final = (
     Bug(
         "nonce-unchecked",
         "a nonce that was used before passes, and with it a clone",
-        "agent.sync.needs",
-        (("return Presented.AHEAD if given.count > issued.count else Presented.FOREIGN", "return Presented.AGAIN"),),
+        "agent.sync.admission",
+        (
+            (
+                "        case Presented.FOREIGN:\n            return Fence(",
+                "        case Presented.FOREIGN:\n            return None\n            return Fence(",
+            ),
+        ),
     ),
     Bug(
         "attempt-forgotten",
@@ -166,12 +171,6 @@ BUGS: Final = (
                 "return self._modes[lane] is not OrderMode.LATEST",
             ),
         ),
-    ),
-    Bug(
-        "overtakes-what-waits",
-        "an event passes an older one of its key that waits for its estate",
-        "agent.sync.incoming",
-        (("elif (event.flow, event.partitionkey) in waiting:", "elif (event.flow, event.partitionkey) in ():"),),
     ),
     Bug(
         "leases-outlive-their-agent",
