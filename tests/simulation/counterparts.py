@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Final, cast
 
 import orjson
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from connectors.base import (
     Batch,
@@ -287,7 +287,7 @@ class CounterpartsClock(SimulatedClock):
 class _Settings(BaseModel):
     """Of a system."""
 
-    can_be_asked: bool = True
+    can_be_asked: bool = Field(True, description="whether it can be asked for our key")
 
 
 def _clock(around: Surroundings) -> CounterpartsClock:

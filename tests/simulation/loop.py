@@ -57,6 +57,17 @@ def within(life: Life) -> contextvars.Context:
     return context
 
 
+class _NumberedTask(asyncio.Task[Any]):
+    """A task whose place in a set follows from when it was made: from its address, as usual, it would differ in each run."""
+
+    def __init__(self, number: int, coro: Any, **further: Any) -> None:
+        self.number = number  # first: to begin is to be put into a set
+        super().__init__(coro, **further)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
 class SimulatedLoop(asyncio.BaseEventLoop):
     """Runs until its main task is done. `overrun` is called once when virtual time passes `ends_at`."""
 
@@ -66,6 +77,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._dice = dice
         self._ends_at = ends_at
         self._moment = 0.0
+        self._made = 0
         self.turns = 0
 
     def time(self) -> float:
@@ -76,7 +88,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self, coro: Any, *, name: object = None, context: contextvars.Context | None = None
     ) -> asyncio.Task[Any]:
         """A task, which belongs to the life in whose context it is made."""
-        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=str(name or "task"), context=context)
+        self._made += 1
+        task = _NumberedTask(self._made, coro, loop=self, name=str(name or "task"), context=context)
         life = context.get(_LIFE) if context is not None else _LIFE.get()
         if life is not None:
             life.tasks.add(task)
