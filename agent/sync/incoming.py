@@ -170,8 +170,10 @@ class Incoming:
             lanes = self._wanting(connection, peer, one.event)
             here = [lane for lane in lanes if lane.site == self._here]
             wanted_at = {lane.site for lane in lanes} | self._answered(connection, one.event)
+            is_back = self._is_given_back(peer, one.event)  # in no stream of this life, so its giver may yet lose it
             wanted_at |= {peer.site} if is_owed_back else set()
-            departures.append(Departure(one, tier, wanted_at, self._domain(connection, one.event)))
+            came_from = None if is_back or is_owed_back else peer.site
+            departures.append(Departure(one, tier, wanted_at, self._domain(connection, one.event), came_from))
             by_flow[one.event.flow].append((one, here))
             taken.owed.update(lane.name for lane in here)
         for flow, routed in by_flow.items():
@@ -181,7 +183,7 @@ class Incoming:
                 if one.event.id in again or self._is_given_back(peer, one.event)
             }
             self._owe(connection, flow, routed, doubted, came_in=f"stream of {peer.site}")
-        taken.sent_to |= self._outgoing.send(connection, departures, came_from=None if is_owed_back else peer.site)
+        taken.sent_to |= self._outgoing.send(connection, departures)
 
     def _is_behind(self, connection: sqlite3.Connection, event: Event) -> bool:
         return any(unapplied.is_behind(connection, *order, beside=OUTCOME) for order in _orders(event))

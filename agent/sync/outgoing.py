@@ -21,6 +21,7 @@ class Departure:
     tier: int
     wanted_at: Collection[str]
     domain: str = ""  # in which the order of its key is kept; the flow's name where that is its own
+    came_from: str | None = None  # the site that sent it here; None where it arose here, also where it was given back
 
 
 class Outgoing:
@@ -52,9 +53,7 @@ class Outgoing:
         """The site of the hub's second agent."""
         return self._second
 
-    def send(
-        self, connection: sqlite3.Connection, departures: Iterable[Departure], *, came_from: str | None = None
-    ) -> frozenset[str]:
+    def send(self, connection: sqlite3.Connection, departures: Iterable[Departure]) -> frozenset[str]:
         """Append each event to the streams of its recipients, in the order given; returns who is to have something."""
         if self._hub is None:
             return frozenset()
@@ -63,7 +62,7 @@ class Outgoing:
         tiers: dict[tuple[str, str], tuple[PeerId, int]] = {}
         for one in departures:
             sites = recipients(
-                here=self._here, hub=self._hub, second=self._second, wanted_at=one.wanted_at, came_from=came_from
+                here=self._here, hub=self._hub, second=self._second, wanted_at=one.wanted_at, came_from=one.came_from
             )
             for site in sites:
                 event, domain = one.event.event, one.domain or one.event.event.flow

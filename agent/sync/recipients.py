@@ -12,7 +12,7 @@ def recipients(
 
     From where it arose it goes to the hub, always; from there to every site that wants it: where a target of it is, or where
     the event arose that it answers, and to the second agent, which keeps a copy of all that the hub has. `came_from` is the site
-    that sent it here; None where it arose here.
+    that sent it here; None where it arose here, also where it was given back.
     """
     if hub is None:
         return frozenset()

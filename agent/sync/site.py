@@ -275,6 +275,8 @@ class SiteLink:
             await self._witness.hear(self._hub, epoch=reply.epoch, said=reply.audit)
             self._was_up = True
             self._on_owed(taken.owed)
+            if taken.sent_to:
+                self.wake()
             if taken.is_answer:
                 self._on_life()
             if taken.is_bundle:

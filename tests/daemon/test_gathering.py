@@ -384,3 +384,21 @@ async def test_a_restored_site_waits_for_what_waits_at_the_hub_for_an_estate(tmp
         await _answered(whole, gathering_of(restored).is_over)
         assert await states(restored, "north/planning") == {1: "in_doubt"}
         assert await states(hub, "hq/erp") == {1: "pending"}
+
+
+async def test_a_hub_that_is_lost_again_gets_back_what_a_restored_site_had_back_from_it(tmp_path: Path) -> None:
+    async with estatewide(tmp_path, targets=_OWN_TARGET) as whole:
+        await copy_both(whole)
+        await grow(whole, 1)
+        await until(lambda: holds(states(whole.agents["south"], "south/wms"), {1: "pending"}))
+        await rest(whole, "north", "south")
+        north = await put_back(whole, "north", "old north")
+        whole.start("old north", "south")
+        await _answered(whole, gathering_of(north).is_over)
+        await grow(whole, 2)
+        await until(lambda: holds(states(whole.agents["south"], "south/wms"), {1: "pending", 2: "pending"}))
+        await rest(whole, "old north", "south")
+        hub = await put_back(whole, HUB, "old hub")
+        whole.start("old north", "south")
+        await until(gathering_of(hub).is_over)
+        assert list((await states(hub, "hq/erp")).items()) == [(1, "in_doubt"), (2, "in_doubt")]
