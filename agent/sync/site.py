@@ -180,11 +180,15 @@ class SiteLink:
             software=self._software,
             estate=self._estate,
             nonce=peer.nonce,
-            health={**self._health(), **heartbeat.told(connection), **bundles.told(connection)},
+            health=self._of_itself(connection),
             bundle=bundles.last_received(connection),
             audit=self._witness.word(self._hub, connection),
             **told(connection, peer),
         )
+
+    def _of_itself(self, connection: sqlite3.Connection) -> dict[str, Any]:
+        """What this agent says of itself, in a hello and in each pull."""
+        return {**self._health(), **heartbeat.told(connection), **bundles.told(connection)}
 
     def _adopted(self, welcome: Welcome, connection: sqlite3.Connection) -> None:
         """A person at the hub decided that this store goes on: it begins a new epoch with what the hub does not have."""
@@ -298,7 +302,7 @@ class SiteLink:
             sent=ends(connection, here, peer, self._incoming.outgoing),
             wanted=bundles.wanted(connection),
             wait_seconds=WAIT_SECONDS,
-            health={**self._health(), **heartbeat.told(connection), **bundles.told(connection)},
+            health=self._of_itself(connection),
             bundle=bundles.last_number(connection),
             audit=self._witness.word(self._hub, connection),
             run=self._errands.run if self._errands else "",
