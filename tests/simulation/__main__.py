@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import multiprocessing
 import os
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from tests.simulation import planted
-from tests.simulation.report import Report, report_of
+from tests.simulation.report import Report, report_of, settle_down
 
 _ALOUD_EVERY: Final = 30.0
 _SHOWN: Final = 6
@@ -105,15 +104,8 @@ def _tell(seed: int, findings: Sequence[str]) -> None:
 
 
 def _reports(seeds: Sequence[int]) -> Iterator[Report]:
-    with multiprocessing.get_context("spawn").Pool(os.cpu_count(), _settle_down) as pool:
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count(), settle_down) as pool:
         yield from pool.imap_unordered(report_of, seeds, chunksize=4)
-
-
-def _settle_down() -> None:
-    """What a process has once it has begun is there to stay."""
-    report_of(0)
-    gc.collect()
-    gc.freeze()
 
 
 if __name__ == "__main__":

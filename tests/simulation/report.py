@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from dataclasses import dataclass
 
@@ -25,3 +26,10 @@ def report_of(seed: int) -> Report:
     verdict = run_seed(seed)
     findings = [str(finding) for finding in verdict.findings]
     return Report(seed, findings, verdict.events, verdict.faults, verdict.cures, verdict.seconds)
+
+
+def settle_down() -> None:
+    """What a process has once it has begun is there to stay. It stands here, since a worker does not read what is run by `-m`."""
+    report_of(0)
+    gc.collect()
+    gc.freeze()
