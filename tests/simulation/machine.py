@@ -26,6 +26,7 @@ from agent.supervisor import guard
 from agent.sync.fencing import LinkFencedError
 from agent.sync.hub import Hub
 from agent.sync.incoming import Incoming
+from agent.sync.needs import Reason
 from agent.sync.outgoing import Outgoing
 from agent.sync.site import SiteLink
 from agent.telemetry import Telemetry
@@ -245,6 +246,12 @@ class RunningAgent:
             and trouble.fence.site == self._machine.site
             and self._machine.has_fence
         )
+
+    @property
+    def is_told_to_stop(self) -> bool:
+        """Whether this agent says that its store's life has ended: another store of its site goes on."""
+        trouble = self.link.trouble if self.link is not None else None
+        return isinstance(trouble, LinkFencedError) and trouble.fence.reason is Reason.ENDED
 
     async def run(self) -> None:
         """As `agent.runtime.Agent`."""

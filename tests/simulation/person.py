@@ -37,6 +37,7 @@ class Person:
 
     async def look(self) -> None:
         """Cure what is shown."""
+        self._stop_what_ended()
         hub = self._world.hub
         if hub.agent is None or hub.agent.hub is None:
             return
@@ -89,15 +90,26 @@ class Person:
 
     def _make_sure_of_one(self, site: str) -> None:
         """Stop all stores of a site but one."""
-        machine = self._world.machines[site]
+        self._stop_one(self._world.machines[site], is_twin=self._world.dice.random() < 0.5)
+
+    def _stop_what_ended(self) -> None:
+        """A store that says that another of its site goes on is stopped, as it says."""
+        for machine in self._world.machines.values():
+            if machine.twin is not None:
+                for one in (machine, machine.twin):
+                    if one.agent is not None and one.agent.is_told_to_stop:
+                        self._world.cures["clone stopped"] += 1
+                        self._stop_one(machine, is_twin=one is not machine)
+                        break
+
+    def _stop_one(self, machine: Machine, *, is_twin: bool) -> None:
+        """Stop the machine of a site or its twin; the other goes on."""
         twin, machine.twin = machine.twin, None
         if twin is None:
             return
-        if self._world.dice.random() < 0.5:
-            twin.kill()
-        else:
+        twin.kill()
+        if not is_twin:
             machine.replace_disk(twin.disk)
-            twin.kill()
             machine.start()
 
     def _restore(self, hub: Machine) -> None:
