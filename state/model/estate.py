@@ -245,7 +245,7 @@ class SiteSpec(_Part):
 
     site: Name
     timezone: str = Field("UTC", description="IANA name")
-    systems: dict[Name, SystemSpec] = Field(min_length=1)
+    systems: dict[Name, SystemSpec] = Field(default_factory=dict, description="none at a hub that only passes on")
     forbids: list[Action] = Field(
         default_factory=list, description="what nobody may do through this site's agent, whatever their roles"
     )
@@ -332,6 +332,25 @@ def hash_of(document: bytes) -> EstateHash:
     return EstateHash(digest(document, size=16).hex())
 
 
+_TABLES: Final = ("fields", "lines")
+
+
+def _mappings(document: Any) -> Iterator[dict[str, Any]]:
+    """The mappings of an estate that was dumped."""
+    for flow in document["flows"].values():
+        for part in (flow, *flow["targets"]):
+            if part.get("mapping"):
+                yield part["mapping"]
+
+
+def _pairs(table: Any) -> Any:
+    return [[name, _pairs(inner)] for name, inner in table.items()] if isinstance(table, dict) else table
+
+
+def _table(pairs: Any) -> Any:
+    return {name: _table(inner) for name, inner in pairs} if isinstance(pairs, list) else pairs
+
+
 class Estate(_Part):
     """The whole estate, validated and immutable."""
 
@@ -347,14 +366,24 @@ class Estate(_Part):
     def to_json(self) -> bytes:
         """Canonical JSON, keys sorted; `from_json` reads it back to an equal estate.
 
-        Defaults are left out, so that a version that knows more settings comes to the same hash.
+        Defaults are left out, so that a version that knows more settings comes to the same hash. The tables of a mapping are
+        lists of pairs: documents have their fields in that order.
         """
-        return orjson.dumps(self.model_dump(mode="json", exclude_defaults=True), option=orjson.OPT_SORT_KEYS)
+        document = self.model_dump(mode="json", exclude_defaults=True)
+        for mapping in _mappings(document):
+            mapping.update({name: _pairs(mapping[name]) for name in _TABLES if name in mapping})
+        return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
 
     @classmethod
     def from_json(cls, raw: bytes) -> Self:
         """The estate that `to_json` wrote."""
-        return cls.model_validate_json(raw)
+        try:
+            document = orjson.loads(raw)
+            for mapping in _mappings(document):
+                mapping.update({name: _table(mapping[name]) for name in _TABLES if name in mapping})
+        except (LookupError, TypeError, ValueError, AttributeError):  # no estate: the model says what is wrong with it
+            return cls.model_validate_json(raw)
+        return cls.model_validate_json(orjson.dumps(document))
 
     def resolve(self, reference: str) -> tuple[str, str] | None:
         """(site, system) of a reference `system` or `site/system`; None where it is unknown or not unique."""
