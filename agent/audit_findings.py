@@ -91,7 +91,7 @@ def _lost(knowns: Sequence[Known], most: Known) -> Iterator[str]:
     last = max(known.found.known.seq for known in knowns)
     if not first and last > most.found.known.seq:
         first = most.found.known.seq + 1
-    if first:
+    if first and last > first:  # a single one is the backup's own, which is written when that is done
         witnesses = ", ".join(sorted({known.found.witness for known in knowns}))
         yield f"the entries {first:,} to {last:,} of the life that ended are lost: {witnesses} knew of them, nobody has them"
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Final
 
-from agent.control.schema import AuditFinding, Condition, DrainView, LaneRow
+from agent.control.schema import AgentRow, AuditFinding, Condition, DrainView, LaneRow
 from state.unapplied import Strange
+
+SILENT_AFTER: Final = timedelta(minutes=1)
+"""A site calls every ten seconds, and dials again within a minute."""
 
 
 def conditions_of(
@@ -16,10 +21,16 @@ def conditions_of(
     audits: Sequence[AuditFinding] = (),
     drain: DrainView | None = None,
     strange: Sequence[Strange] = (),
+    agents: Sequence[AgentRow] = (),
+    now: datetime | None = None,
 ) -> list[Condition]:
-    """The conditions that hold, the most urgent first. A shadow lane counts for nothing."""
+    """The conditions that hold, the most urgent first. A shadow lane counts for nothing.
+
+    `agents` are those that a hub sees at `now`.
+    """
     counted = [lane for lane in lanes if not lane.shadow_of]
     found = [*_conditions(counted, open_dead_letters, troubles, audits), *_unknown_estates(strange)]
+    found += _sites(agents, now) if now else ()
     return [*found, _draining(drain)] if drain is not None and drain.since is not None else found
 
 
@@ -52,6 +63,18 @@ def _unknown_estates(strange: Sequence[Strange]) -> Iterator[Condition]:
         told = "; ".join(f"{one.count:,} of {one.site} for estate {one.estate[:8]}" for one in strange)
         text = f"events wait for an estate that was never in force here: {told}"
         yield Condition(name="unknown-estate", count=sum(one.count for one in strange), text=text)
+
+
+def _sites(agents: Sequence[AgentRow], now: datetime) -> Iterator[Condition]:
+    """The sites that are not in step: kept out until a person decides, or silent."""
+    told = [f"{row.agent} is {row.state}" for row in agents if row.state in {"fenced", "awaited"}]
+    told += [
+        f"{row.agent} was not heard since {row.heard_at:%Y-%m-%d %H:%M:%SZ}"
+        for row in agents
+        if row.state == "open" and row.heard_at is not None and now - row.heard_at > SILENT_AFTER
+    ]
+    if told:
+        yield Condition(name="sites", count=len(told), text=f"{'; '.join(told)}: distctl agents list")
 
 
 def _draining(drain: DrainView) -> Condition:

@@ -49,7 +49,8 @@ class Condition(_Wire):
     """Something that is so now and that a person may have to look at. `status --fail-on` names them."""
 
     name: str = Field(
-        description="parked, waiting-behind, in-doubt, unreachable, held, frozen, backlog, audit or trouble"
+        description="parked, waiting-behind, in-doubt, unreachable, held, frozen, backlog, audit, draining, sites, "
+        "unknown-estate or trouble"
     )
     count: int
     text: str

@@ -123,10 +123,16 @@ class StoreDesk:
                 audits=found.audits,
                 drain=self._running.drain.view(found.draining),
                 strange=found.strange,
+                agents=await self._running.fleet.agents() if self._is_hub(estate) else (),
+                now=about["as_of"],
             ),
             lanes=rows,
             audits=found.audits,
         )
+
+    def _is_hub(self, estate: Estate) -> bool:
+        hub = estate.settings.hub
+        return hub is not None and hub.site == self._running.site
 
     async def flows(self) -> Page[FlowRow]:
         """Every flow in force, and those that still owe something."""

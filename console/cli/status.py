@@ -27,6 +27,7 @@ CONDITIONS = (
     "backlog",
     "audit",
     "draining",
+    "sites",
     "trouble",
     "unknown-estate",
 )

@@ -8,6 +8,7 @@ import re
 import shlex
 import typing
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -19,7 +20,7 @@ from prometheus_client import Counter
 from pydantic import BaseModel
 
 from agent.control import conditions, gauges
-from agent.control.schema import AuditFinding, Condition, DrainView, LaneRow, Status
+from agent.control.schema import AgentRow, AuditFinding, Condition, DrainView, LaneRow, Status
 from agent.crash_points import VARIABLE
 from agent.estate.yaml_document import read_yaml
 from agent.record_reader import RecordReader
@@ -319,6 +320,8 @@ def test_the_conditions_of_the_pages_are_those_of_the_agent() -> None:
         audits=[audit],
         drain=DrainView(state="draining", since="2026-03-02T09:00:00Z"),
         strange=[Strange(site="s", estate=EstateHash("ab" * 16), count=1)],
+        agents=[AgentRow(agent="s", state="fenced")],
+        now=datetime(2026, 3, 2, tzinfo=UTC),
     )
     assert {one.name for one in found} == set(CONDITIONS)
 

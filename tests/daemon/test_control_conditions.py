@@ -1,13 +1,16 @@
 """Which conditions hold: what needs a person is named, and what does not is left out."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from agent.control.conditions import conditions_of
-from agent.control.schema import AuditFinding, DrainView, LaneRow
+from agent.control.schema import AgentRow, AuditFinding, DrainView, LaneRow
 from console.cli.status import CONDITIONS
 from state.model.ids import EstateHash
 from state.unapplied import Strange
 
+NOON = datetime(2026, 3, 2, 9, tzinfo=UTC)
 QUIET = LaneRow(flow="stock", target="dc/erp", tier=2, order="strict", state="open", breaker="closed")
 
 
@@ -28,9 +31,17 @@ def names(
     audits: tuple[AuditFinding, ...] = (),
     drain: DrainView | None = None,
     strange: tuple[Strange, ...] = (),
+    agents: tuple[AgentRow, ...] = (),
 ) -> list[tuple[str, int]]:
     found = conditions_of(
-        lanes, open_dead_letters=letters, troubles=troubles, audits=audits, drain=drain, strange=strange
+        lanes,
+        open_dead_letters=letters,
+        troubles=troubles,
+        audits=audits,
+        drain=drain,
+        strange=strange,
+        agents=agents,
+        now=NOON,
     )
     return [(condition.name, condition.count) for condition in found]
 
@@ -92,11 +103,34 @@ def test_an_agent_that_drains_says_since_when_and_what_ends_it() -> None:
     )
 
 
+def site(name: str, state: str, heard: str) -> AgentRow:
+    return AgentRow(agent=name, state=state, reason="", to_do="", epoch=1, heard_at=heard, waiting=0)
+
+
+def test_a_hub_names_the_sites_that_are_kept_out_or_silent_and_no_others() -> None:
+    agents = [
+        site("north", "fenced", "2026-03-02T09:00:00Z"),
+        site("south", "open", "2026-03-02T08:58:59Z"),
+        site("east", "open", "2026-03-02T08:59:30Z"),
+        site("west", "denied", "2026-03-02T01:00:00Z"),
+    ]
+    [condition] = conditions_of([], open_dead_letters=0, troubles=[], agents=agents, now=NOON)
+    assert (condition.name, condition.count) == ("sites", 2)
+    assert condition.text == ("north is fenced; south was not heard since 2026-03-02 08:58:59Z: distctl agents list")
+
+
 def test_distctl_can_fail_on_every_condition_there_is() -> None:
     worst = QUIET.model_copy(update={"breaker": "open", "in_doubt": 1, "state": "held"})
     worst = worst.model_copy(update={"pending": 1, "waiting_behind": 1})
     frozen = QUIET.model_copy(update={"state": "frozen"})
     found = names(
-        worst, frozen, letters=1, troubles=("the estate is refused",), audits=(CUT,), drain=DRAINING, strange=(STRANGE,)
+        worst,
+        frozen,
+        letters=1,
+        troubles=("the estate is refused",),
+        audits=(CUT,),
+        drain=DRAINING,
+        strange=(STRANGE,),
+        agents=(site("north", "fenced", "2026-03-02T09:00:00Z"),),
     )
     assert {name for name, _ in found} == set(CONDITIONS)
