@@ -304,8 +304,8 @@ class Agent:
             if self._fenced:
                 self._works = None
                 self._has_begun.set()
-                await self._stopping.wait()
-                return
+                await self._ending.wait()  # it may be adopted while it runs, and begins anew
+                continue
             if not await self._gathering.is_over():
                 self._works = None
                 self._has_begun.set()

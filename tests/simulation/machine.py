@@ -294,7 +294,8 @@ class RunningAgent:
             self.fenced = (await self.store.read(life.get)).fenced
             if self.fenced:
                 self.works = None
-                await self._stopping.wait()
+                await self._ending.wait()
+                continue
             if not await self.gathering.is_over():
                 self.works = None
                 await self._ending.wait()
