@@ -167,7 +167,7 @@ class Faults:
             for one in (machine, machine.twin):
                 if one is not None:
                     one.kill()
-                    self._later(night + self.dice.uniform(0, 5), one.start)
+                    self._later(night + self.dice.uniform(0.1, 5), one.start)
         self.over_at = self._loop.time() + night
 
     def _crashed(self, name: str, point: str) -> None:
@@ -176,7 +176,13 @@ class Faults:
         self._start_later(self.world.machines[name])
 
     def _start_later(self, machine: Machine) -> None:
-        self._later(self.dice.choice((0.1, 2.0, 12.0)), machine.start)
+        night = max(self.over_at - self._loop.time(), 0.0)
+        self._later(night + self.dice.choice((0.1, 2.0, 12.0)), partial(self._start, machine))
+
+    def _start(self, machine: Machine) -> None:
+        """Start it, unless the power has gone out since, which is over one day."""
+        if self._loop.time() >= self.over_at:
+            machine.start()
 
     # --- counterparts ---------------------------------------------------------------------------------------------
 
