@@ -333,6 +333,8 @@ def hash_of(document: bytes) -> EstateHash:
 
 
 _TABLES: Final = ("fields", "lines")
+_ORDERED: Final = "="
+"""No field has this name."""
 
 
 def _mappings(document: Any) -> Iterator[dict[str, Any]]:
@@ -343,12 +345,18 @@ def _mappings(document: Any) -> Iterator[dict[str, Any]]:
                 yield part["mapping"]
 
 
-def _pairs(table: Any) -> Any:
-    return [[name, _pairs(inner)] for name, inner in table.items()] if isinstance(table, dict) else table
+def _in_order(value: Any) -> Any:
+    """A table of a mapping as a list of pairs, which sorting leaves alone; lists may hold tables."""
+    if isinstance(value, list):
+        return [_in_order(inner) for inner in value]
+    return {_ORDERED: [[name, _in_order(inner)] for name, inner in value.items()]} if isinstance(value, dict) else value
 
 
-def _table(pairs: Any) -> Any:
-    return {name: _table(inner) for name, inner in pairs} if isinstance(pairs, list) else pairs
+def _as_written(value: Any) -> Any:
+    """What `_in_order` was made of."""
+    if isinstance(value, list):
+        return [_as_written(inner) for inner in value]
+    return {name: _as_written(inner) for name, inner in value[_ORDERED]} if isinstance(value, dict) else value
 
 
 class Estate(_Part):
@@ -371,7 +379,7 @@ class Estate(_Part):
         """
         document = self.model_dump(mode="json", exclude_defaults=True)
         for mapping in _mappings(document):
-            mapping.update({name: _pairs(mapping[name]) for name in _TABLES if name in mapping})
+            mapping.update({name: _in_order(mapping[name]) for name in _TABLES if name in mapping})
         return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
 
     @classmethod
@@ -380,7 +388,7 @@ class Estate(_Part):
         try:
             document = orjson.loads(raw)
             for mapping in _mappings(document):
-                mapping.update({name: _table(mapping[name]) for name in _TABLES if name in mapping})
+                mapping.update({name: _as_written(mapping[name]) for name in _TABLES if name in mapping})
         except (LookupError, TypeError, ValueError, AttributeError):  # no estate: the model says what is wrong with it
             return cls.model_validate_json(raw)
         return cls.model_validate_json(orjson.dumps(document))

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.estate.check import check
+from agent.estate.check import check, load_checked
 from agent.estate.compiled import compile_estate
 from agent.estate.findings import has_errors
 from agent.estate.load import load
 from agent.estate.yaml_document import read_yaml
+from connectors import simulators
 from state.model.errors import ConfigError
 from state.model.estate import Estate
 
@@ -124,3 +125,12 @@ def test_an_estate_with_a_wrong_expression_does_not_compile(tmp_path: Path) -> N
     raw = orjson.dumps(orjson.loads(estate.to_json().replace(b"record.id", b"record.di")))
     with pytest.raises(ConfigError, match=r"stock\.mapping\.fields\.reco_id: record has no field 'di'"):
         compile_estate(Estate.from_json(raw))
+
+
+def test_an_estate_that_is_handed_on_is_the_same_with_its_fields_in_their_order() -> None:
+    estate = load_checked(Path(simulators.__file__).parent / "estate").raise_first()
+    back = Estate.from_json(estate.to_json())
+    assert (back, back.hash) == (estate, estate.hash)
+    for name, flow in estate.flows.items():
+        assert repr(back.flows[name].mapping) == repr(flow.mapping)
+        assert repr(back.flows[name].targets) == repr(flow.targets)
