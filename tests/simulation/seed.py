@@ -7,6 +7,8 @@ import gc
 import logging
 import random
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -51,15 +53,30 @@ class _OwnFaults(logging.Handler):
             self.told.append(f"{record.getMessage()}: {type(error).__name__}: {error}")
 
 
+@contextmanager
+def _listening() -> Iterator[list[str]]:
+    """What the product says it did not foresee, alone; afterwards its log is as it was."""
+    log = logging.getLogger("distctl")
+    level, propagate, handlers = log.level, log.propagate, log.handlers
+    faults = _OwnFaults()
+    log.setLevel(logging.ERROR)
+    log.propagate, log.handlers = False, [faults]
+    try:
+        yield faults.told
+    finally:
+        log.setLevel(level)
+        log.propagate, log.handlers = propagate, handlers
+
+
 def run_seed(
     seed: int, *, keep_trace: bool = False, story: type[Story] = Story, most_turns: int = MOST_TURNS
 ) -> Verdict:
     """Run a seed and judge it."""
-    faults = _OwnFaults()
-    log = logging.getLogger("distctl")
-    log.setLevel(logging.ERROR)
-    log.propagate = False
-    log.handlers = [faults]
+    with _listening() as own:
+        return _run_quietly(seed, own, keep_trace=keep_trace, story=story, most_turns=most_turns)
+
+
+def _run_quietly(seed: int, own: list[str], *, keep_trace: bool, story: type[Story], most_turns: int) -> Verdict:
     loop = SimulatedLoop(random.Random(f"{seed} scheduler"), ends_at=LONGEST, most_turns=most_turns)
     unforeseen: list[str] = []
     loop.set_exception_handler(
@@ -67,7 +84,7 @@ def run_seed(
     )
     gc.disable()  # a look for cycles finds next to none here, and costs a sixth
     try:
-        return loop.run(_run(seed, story, faults.told, unforeseen, keep_trace))
+        return loop.run(_run(seed, story, own, unforeseen, keep_trace))
     except Endless as error:
         return Verdict(seed, [Finding("stuck", str(error))], 0, Counter(), Counter(), loop.time())
     finally:

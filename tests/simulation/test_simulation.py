@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -33,3 +34,10 @@ def test_a_seed_is_the_same_story_whenever_it_is_told(seed: int) -> None:
     first, again = run_seed(seed, keep_trace=True), run_seed(seed, keep_trace=True)
     assert first.trace == again.trace
     assert first.digest != run_seed(seed + 2, keep_trace=True).digest
+
+
+def test_a_seed_leaves_the_log_as_it_found_it() -> None:
+    log = logging.getLogger("distctl")
+    before = log.level, log.propagate, log.handlers
+    run_seed(3)
+    assert (log.level, log.propagate, log.handlers) == before
