@@ -12,7 +12,7 @@ from typing import Final
 import orjson
 
 from state.lanes import Lane
-from state.model.delivery import Claim, DeliveryState
+from state.model.delivery import DeliveryState
 from state.model.event import Event, Op, event_type
 from state.model.ids import outcome_id
 
@@ -23,13 +23,24 @@ ANSWERED_SITE: Final = "answeredsite"
 
 
 def outcome_event(
-    claim: Claim, lane: Lane, *, life: int, state: DeliveryState, kind: str, reference: str, detail: str, now: datetime
+    cause: Event,
+    lane: Lane,
+    *,
+    life: int,
+    revision: int,
+    state: DeliveryState,
+    kind: str,
+    reference: str,
+    detail: str,
+    now: datetime,
 ) -> Event:
-    """The event that says how the delivery of `claim` to `lane` stands, in that life of the store."""
+    """The event that says how the delivery of `cause` to `lane` stands, in that life of the store.
+
+    `revision` is the attempt that it is the end of; 0 where nothing could be sent.
+    """
     site, _, system = lane.target.partition("/")
-    cause = claim.event
     return Event(
-        id=outcome_id(delivery_event=cause.id, target=lane.target, life=life, revision=claim.attempt),
+        id=outcome_id(delivery_event=cause.id, target=lane.target, life=life, revision=revision),
         source=f"/{site}/{system}",
         type=event_type(CONTRACT, Op.ACK),
         subject=cause.subject,
@@ -44,7 +55,7 @@ def outcome_event(
                 "reference": reference,
                 "detail": detail,
                 "life": life,
-                "revision": claim.attempt,
+                "revision": revision,
             }
         ),
         partitionkey=cause.partitionkey,

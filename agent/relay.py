@@ -25,7 +25,7 @@ from agent.answers import Answer, Circumstances, legible, weigh
 from agent.breaker import Breaker
 from agent.crash_points import CrashPoint
 from agent.leases import Leases
-from agent.outcomes import outcome_event
+from agent.outcomes import ANSWERED_SITE, outcome_event
 from agent.scheduler import FairShares
 from agent.supervisor import sleep_unless
 from agent.sync.outgoing import Departure, Outgoing
@@ -88,6 +88,16 @@ class TargetTerms:
     weights: Mapping[int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class _Parked:
+    """What was set aside in a turn. `revision` is the attempt that ended so; 0 where nothing could be sent."""
+
+    delivery: DeliveryId
+    event: Event
+    revision: int
+    error: RejectedError
+
+
 @dataclass(slots=True)
 class _Turn:
     """What a slot holds between two units of work."""
@@ -99,10 +109,10 @@ class _Turn:
     next_due: datetime | None = None
     is_more_due: bool = False
     settled: list[tuple[Claim, Settlement]] = field(default_factory=list)
-    parked: list[tuple[Claim, RejectedError]] = field(default_factory=list)
+    parked: list[_Parked] = field(default_factory=list)
     failed: list[DeliveryId] = field(default_factory=list)
     ended: list[DeliveryId] = field(default_factory=list)
-    sent_to: frozenset[str] = frozenset()  # the sites that are to have an outcome
+    sent_to: set[str] = field(default_factory=set)  # the sites that are to have an outcome
 
 
 class TargetRelay:
@@ -199,7 +209,7 @@ class TargetRelay:
             self._leases.end(last.fence)
         if turn.lane is not None:
             self._shares.charge(turn.lane, len(turn.claims))
-        if last.claims:
+        if last.claims or turn.parked:
             self._report(turn)
         if turn.is_more_due:
             self.wake()  # the other slots may have found nothing when this one held all that was due
@@ -230,6 +240,10 @@ class TargetRelay:
             for lane in order:
                 if not turn.claims and is_due(connection, lane.id, now=now):
                     self._claim(connection, outbox, lane, turn, most or self._terms.limits.batch)
+            for one in outbox.unsent:
+                parked = _Parked(one.delivery, one.event, 0, one.error)
+                turn.parked.append(parked)
+                turn.sent_to |= self._tell(connection, one.lane, [_parked(parked, one.lane, _epoch(connection), now)])
         turn.is_more_due = bool(turn.claims) and any(is_due(connection, lane.id, now=now) for lane in order)
         if not turn.claims:
             dues = [due for lane in order if (due := next_due(connection, lane.id)) is not None]
@@ -348,9 +362,8 @@ class TargetRelay:
                 self._apply(outbox, claim, lane, answer, turn, around)
             except FencedError as error:
                 _log.warning("a late result is dropped: %s", error)
-        here = life.find(connection)
-        epoch = here.epoch if here else 1
-        outcomes = [_parked(claim, lane, error, epoch, now) for claim, error in turn.parked]
+        epoch = _epoch(connection)
+        outcomes = [_parked(one, lane, epoch, now) for one in turn.parked]
         held = outbox.settle(turn.settled)
         for claim, settlement in turn.settled:
             if claim.delivery in held:
@@ -360,12 +373,7 @@ class TargetRelay:
         if lane.flow in self._shadowed:
             for claim in last.claims:
                 outbox.compare(claim.event, lane)
-        admitted = inbox.admit(connection, [Arrival(event) for event in outcomes])
-        asked_from = {claim.event.id: claim.event.site for claim in last.claims}
-        departures = [
-            Departure(one, lane.tier, {asked_from[one.event.causationid]}) for one in admitted if one.event.causationid
-        ]
-        turn.sent_to = self._outgoing.send(connection, departures)
+        turn.sent_to |= self._tell(connection, lane, outcomes)
         targets.note(
             connection,
             self._terms.name,
@@ -374,6 +382,12 @@ class TargetRelay:
             failures=self._breaker.failures,
             succeeded_at=now if turn.settled else None,
         )
+
+    def _tell(self, connection: sqlite3.Connection, lane: Lane, outcomes: Sequence[Event]) -> frozenset[str]:
+        """Admit what became of deliveries of the lane, and send it to where their events arose; returns who is to have it."""
+        admitted = inbox.admit(connection, [Arrival(event) for event in outcomes])
+        departures = [Departure(one, lane.tier, {str(one.event.extensions[ANSWERED_SITE])}) for one in admitted]
+        return self._outgoing.send(connection, departures)
 
     def _apply(
         self, outbox: Outbox, claim: Claim, lane: Lane, answer: Answer, turn: _Turn, around: Circumstances
@@ -399,7 +413,7 @@ class TargetRelay:
                     outbox.discard(claim, Settlement(kind=OutcomeKind.REJECTED, detail=consequence.message))
                 else:
                     outbox.park(claim, consequence, lane=lane)
-                    turn.parked.append((claim, consequence))
+                    turn.parked.append(_Parked(claim.delivery, claim.event, claim.attempt, consequence))
 
     def _circumstances(self, lane: Lane, now: datetime) -> Circumstances:
         return Circumstances(
@@ -422,13 +436,13 @@ class TargetRelay:
         self._successes += len(turn.settled)
         self._on_turn(self._terms.name, len(turn.settled), len(turn.parked))
         self._on_sent(turn.sent_to)
-        for claim, error in turn.parked:
+        for one in turn.parked:
             _log.warning(
                 "parked %s for %s: %s",
-                claim.event.subject,
+                one.event.subject,
                 self._terms.name,
-                error,
-                extra={"delivery": claim.delivery, "code": error.code, "target": self._terms.name},
+                one.error,
+                extra={"delivery": one.delivery, "code": one.error.code, "target": self._terms.name},
             )
 
     async def _idle(self, turn: _Turn, wakeup: asyncio.Event) -> None:
@@ -436,6 +450,11 @@ class TargetRelay:
         if turn.next_due is not None:
             seconds = min(max((turn.next_due - self._clock.now()).total_seconds(), _SHORTEST_IDLE), _LONGEST_IDLE)
         await sleep_unless(wakeup, seconds, clock=self._clock)
+
+
+def _epoch(connection: sqlite3.Connection) -> int:
+    here = life.find(connection)
+    return here.epoch if here else 1
 
 
 def _is_answered(claims: Sequence[Claim], answers: object) -> bool:
@@ -448,9 +467,10 @@ def _is_answered(claims: Sequence[Claim], answers: object) -> bool:
 
 def _delivered(claim: Claim, lane: Lane, settlement: Settlement, epoch: int, now: datetime) -> Event:
     return outcome_event(
-        claim,
+        claim.event,
         lane,
         life=epoch,
+        revision=claim.attempt,
         state=DeliveryState.DELIVERED,
         kind=settlement.kind,
         reference=settlement.reference,
@@ -459,15 +479,16 @@ def _delivered(claim: Claim, lane: Lane, settlement: Settlement, epoch: int, now
     )
 
 
-def _parked(claim: Claim, lane: Lane, error: RejectedError, epoch: int, now: datetime) -> Event:
+def _parked(one: _Parked, lane: Lane, epoch: int, now: datetime) -> Event:
     return outcome_event(
-        claim,
+        one.event,
         lane,
         life=epoch,
+        revision=one.revision,
         state=DeliveryState.PARKED,
         kind=OutcomeKind.REJECTED,
         reference="",
-        detail=error.message,
+        detail=one.error.message,
         now=now,
     )
 

@@ -68,6 +68,16 @@ class Settlement:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """A delivery that was parked because there is nothing to send: its event cannot be rendered for the target."""
+
+    delivery: DeliveryId
+    lane: Lane
+    event: Event
+    error: RejectedError
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
     """How a delivery goes on: the state it waits in, until when (None: for a person), and the evidence."""
@@ -98,6 +108,8 @@ class Outbox:
         self._moved: Counter[tuple[LaneId, DeliveryState]] = Counter()
         self._keys = KeyQueues(connection, now=now)
         self._origins = Origins(connection)
+        self.unsent: list[Unsent] = []
+        """What `claim` has parked so far."""
 
     def __enter__(self) -> Self:
         return self
@@ -129,8 +141,8 @@ class Outbox:
     ) -> list[Claim]:
         """Take up to `limit` due heads of the lane under the lease `fence`, with their payloads frozen.
 
-        One that cannot be rendered is parked, one whose time has not come is put back, one that only a person can decide
-        blocks its key; none of them hinders the rest. In the lane of a shadow, what would need a person is discarded.
+        One that cannot be rendered is parked, as `unsent` says; one whose time has not come is put back, one that only a person
+        can decide blocks its key; none of them hinders the rest. In the lane of a shadow, what would need a person is discarded.
         """
         heads = self._connection.execute(_SQL.due_heads, (lane.id, self._millis, limit)).fetchall()
         taken = [self._take(lane, row, fence, memory, call_deadline, render) for row in heads]
@@ -246,7 +258,7 @@ class Outbox:
             if lane.shadow_of:
                 self._drop_shadow(key, delivery, DeliveryState(state), lane, event, error.message)
             else:
-                self._park_unsent(key, delivery, lane, event, error)
+                self._park_unsent(key, DeliveryState(state), Unsent(delivery, lane, event, error))
             return key, None
         self._move(lane.id, DeliveryState(state), DeliveryState.INFLIGHT)
         claim = Claim(
@@ -285,12 +297,14 @@ class Outbox:
         self._connection.execute(_SQL.put_back, row)
         self._keys.advance([(key, lane.id)])
 
-    def _park_unsent(self, key: int, delivery: DeliveryId, lane: Lane, event: Event, error: RejectedError) -> None:
-        self._connection.execute(_SQL.park_pending, (error.message, delivery))
+    def _park_unsent(self, key: int, state: DeliveryState, unsent: Unsent) -> None:
+        delivery, lane, event, error = unsent.delivery, unsent.lane, unsent.event, unsent.error
+        self._connection.execute(_SQL.park_unsent, (error.message, delivery))
         dead_letters.add(self._connection, [letter_of(lane, event, delivery, event.data, error)], now=self._millis)
-        self._move(lane.id, DeliveryState.PENDING, DeliveryState.PARKED)
+        self._move(lane.id, state, DeliveryState.PARKED)
         self._keys.advance([(key, lane.id)])
         self.compare(event, lane)
+        self.unsent.append(unsent)
 
     def _drop_shadow(
         self, key: int, delivery: DeliveryId, state: DeliveryState, lane: Lane, event: Event, detail: str

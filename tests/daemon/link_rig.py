@@ -226,9 +226,10 @@ class AgentAt:
                 outbox.settle([(claim, Settlement(kind=OutcomeKind.ACCEPTED)) for claim in claims])
             for claim in claims:
                 answer = outcome_event(
-                    claim,
+                    claim.event,
                     lane,
                     life=life.get(connection).epoch,
+                    revision=claim.attempt,
                     state=DeliveryState.DELIVERED,
                     kind="accepted",
                     reference="4711",

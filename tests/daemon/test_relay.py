@@ -11,6 +11,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+import orjson
 import pytest
 
 from agent.breaker import Breaker
@@ -97,6 +98,8 @@ class Rig:
         self.leases = Leases(CLOCK)
         self.terms = TargetTerms(name="n/erp", limits=limits, weights={1: 8, 2: 3, 3: 1})
         self.lanes: list[Lane] = []
+        self.render: Callable[[Event], bytes] = lambda event: event.data
+        self.turns: list[tuple[int, int]] = []  # settled, parked
         self.relay: TargetRelay
 
     async def start(self, mode: OrderMode) -> None:
@@ -105,14 +108,14 @@ class Rig:
             self.terms,
             database=self.database,
             lanes=[OpenLane(lane=lane, sink=self.sink, memory=self.memory, policy=QUICK) for lane in self.lanes],
-            render=lambda connection, lane, event: event.data,
+            render=lambda connection, lane, event: self.render(event),
             leases=self.leases,
             breaker=Breaker(QUICK, random.Random(1)),
             clock=CLOCK,
             dice=random.Random(1),
             crash=ignore,
             outgoing=Outgoing("n", None),
-            on_turn=lambda target, settled, parked: None,
+            on_turn=lambda target, settled, parked: self.turns.append((settled, parked)),
             on_sent=lambda _: None,
         )
 
@@ -378,6 +381,25 @@ async def test_the_outcome_is_an_event_written_with_the_settling(tmp_path: Path)
         event = await rig.database.read(lambda c: inbox.get(c, Seq(2)))
     assert (event.contract, event.subject, event.op) == ("delivery-outcome/1", "K", Op.ACK)
     assert event.causationid == an_event("K", 1).id
+
+
+async def test_what_cannot_be_rendered_is_parked_and_its_outcome_says_so(tmp_path: Path) -> None:
+    def render(event: Event) -> bytes:
+        if event.subject == "K":
+            raise RejectedError("the unit has no counterpart there")
+        return event.data
+
+    async with running(tmp_path, always(ACCEPTED)) as rig:
+        rig.render = render
+        await rig.owe(an_event("K", 1), an_event("L", 2))
+        await rig.until_counted("delivered", 1)
+        outcomes = await rig.database.read(lambda c: [inbox.get(c, Seq(number)) for number in (3, 4)])
+    assert [parcel.subject for parcel in rig.sink.calls] == ["L"]
+    told = {one.subject: orjson.loads(one.data) for one in outcomes}
+    assert (told["K"]["state"], told["K"]["revision"]) == ("parked", 0)
+    assert told["K"]["detail"] == "the unit has no counterpart there"
+    assert {one.causationid for one in outcomes} == {an_event("K", 1).id, an_event("L", 2).id}
+    assert sum(parked for _, parked in rig.turns) == 1
 
 
 async def test_lost_work_is_found_by_the_reaper_and_becomes_a_doubt(tmp_path: Path) -> None:

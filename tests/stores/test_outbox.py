@@ -23,6 +23,7 @@ from state.model.delivery import (
     TRANSITIONS,
     Claim,
     DeliveryState,
+    Doubt,
     OrderMode,
     OutcomeKind,
     TargetMemory,
@@ -510,6 +511,26 @@ def test_a_shadow_that_was_never_sent_is_not_like_what_the_target_refused(connec
         )
     assert claimed == []
     assert connection.execute("SELECT alike, different FROM lanes WHERE id = ?", (shadow.id,)).fetchone() == (0, 1)
+    check_invariants(connection)
+
+
+def test_what_is_in_doubt_and_cannot_be_rendered_is_parked(connection: sqlite3.Connection) -> None:
+    lane = a_lane(connection)
+    admitted = inbox.admit(connection, [Arrival(an_event("PO-1", 1))])
+    doubt = Doubt(first_sent_at=NOON, last_sent_at=NOON)
+    with Outbox(connection, now=NOON) as outbox:
+        outbox.add([Owed(one.seq, lane, "PO-1", is_snapshot=True, doubt=doubt) for one in admitted])
+    with Outbox(connection, now=NOON) as outbox:
+        claimed = outbox.claim(
+            lane,
+            fence=next_fence(connection),
+            limit=1,
+            memory=TargetMemory(key_lifetime=timedelta(hours=1)),
+            call_deadline=timedelta(0),
+            render=_unmappable,
+        )
+    assert (claimed, [one.event.subject for one in outbox.unsent]) == ([], ["PO-1"])
+    assert connection.execute("SELECT in_doubt, parked FROM lanes").fetchone() == (0, 1)
     check_invariants(connection)
 
 

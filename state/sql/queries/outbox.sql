@@ -63,7 +63,7 @@ UPDATE deliveries SET due_at = ?, last_sent_at = ?, last_denied_at = ? WHERE id 
 -- :name set_due
 UPDATE deliveries SET due_at = ? WHERE id = ?;
 
--- :name park_pending
+-- :name park_unsent
 UPDATE deliveries SET state = 'parked', due_at = NULL, outcome = 'rejected', detail = ? WHERE id = ?;
 
 -- :name drop_shadow
