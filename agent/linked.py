@@ -71,7 +71,7 @@ class HubLink:
         """Sites are greeted anew under the new estate."""
         before, self._compiled = self._hub, compiled
         self._hub = self._make_hub(compiled)
-        before.answer_all()
+        before.retire()
 
     def wake(self, sites: Iterable[str]) -> None:
         """Answer the pulls of these sites."""
@@ -117,7 +117,7 @@ class HubLink:
     async def _let_go(self, stopping: asyncio.Event) -> None:
         """Answer the pulls that wait when the agent stops, rather than break their connections."""
         await stopping.wait()
-        self._hub.answer_all()
+        self._hub.retire()
 
     def _make_hub(self, compiled: CompiledEstate) -> Hub:
         ground, settings = self._ground, compiled.estate.settings

@@ -22,12 +22,13 @@ from agent.sync.beyond import pass_over, told
 from agent.sync.bundles import HubBundles
 from agent.sync.collecting import collect
 from agent.sync.errands import Errands, unpack
-from agent.sync.fencing import LinkFencedError, cure, put_up
+from agent.sync.fencing import LinkFencedError, cure, held_against, put_up
 from agent.sync.frames import Frame, Segment, decode, encode
 from agent.sync.gathering import ends, has_just_answered
 from agent.sync.heartbeat import heard
 from agent.sync.incoming import Incoming, TakenIn
 from agent.sync.needs import Fence, Reason
+from agent.sync.nonces import Nonces
 from agent.sync.secret import new_secret
 from agent.sync.standing import needs_of, standing
 from agent.sync.wire import (
@@ -94,7 +95,8 @@ class Hub:
         """`on_owed` is told of targets with new deliveries, `on_life` when this store may not go on, or has been answered.
 
         The agent of the site `second` may have copies of this audit. `on_denied` is told of a denial that is in force again.
-        `seal` is the hub's own: without it no bundle is handed out, and no estate is taken from a site.
+        `seal` is the hub's own: without it no bundle is handed out, no estate is taken from a site, and no nonce that this store
+        has forgotten is known again.
 
         `secret` makes what nobody can guess, of each nonce; `errands` are what people ask of the sites.
         """
@@ -107,7 +109,7 @@ class Hub:
         self._clock = clock
         self._on_owed = on_owed
         self._on_life = on_life
-        self._secret = secret
+        self._nonces = Nonces(seal, secret)
         self._bundles = HubBundles(seal, clock)
         self._witness = Witness(
             database, clock=clock, keeps=True, shares_with={second} if second else (), on_denied=on_denied
@@ -115,14 +117,16 @@ class Hub:
         self._errands = errands or Errands()
         self._sessions: dict[str, Nonce | None] = {}  # the nonce that a site had when it last said hello
         self._news: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._is_retired = False
 
     def wake(self, sites: Iterable[str]) -> None:
         """There is something for these sites."""
         for site in sites:
             self._news[site].set()
 
-    def answer_all(self) -> None:
-        """Answer every pull that waits: another estate is in force."""
+    def retire(self) -> None:
+        """Another takes over, or the agent stops: the pulls that wait are answered, and none waits any more."""
+        self._is_retired = True
         self.wake(self._news)
 
     async def hello(self, site: str, hello: Hello) -> Welcome:
@@ -179,7 +183,7 @@ class Hub:
         look = partial(self._for_the_site, here, peer, pull)
         found = await self._database.read(look)
         is_news = has_said_more or self._is_news(site, found) or self._errands.has_for(site, pull.run, pull.errands)
-        if not is_news and pull.wait_seconds:
+        if not is_news and pull.wait_seconds and not self._is_retired:
             await self._wait(news, min(pull.wait_seconds, LONGEST_WAIT))
             found = await self._database.read(look)
         reply = await self._answer(site, partial(self._hand_down, site, pull, found.word), name="sync.pull")
@@ -203,15 +207,15 @@ class Hub:
     def _welcome(self, site: str, hello: Hello, version: int, connection: sqlite3.Connection) -> Welcome | Fence:
         here, peer = life.get(connection), peers.ensure(connection, site)
         is_new_life = hello.epoch > peer.epoch
-        if fence := fence_of_hello(here, peer, hello):
+        if fence := fence_of_hello(here, peer, hello, self._nonces):
             return self._fence(connection, peer, fence)
         if peer.state is PeerState.ADOPTING and not is_new_life:
             return self._introduce(connection, here, peer, version, begin_epoch=peer.epoch + 1)
         needs = needs_of(connection, here, peer, hello.standing(), self._incoming.outgoing)
         if isinstance(needs, Fence):
-            return self._fence(connection, peer, needs)
+            return self._fence(connection, peer, held_against(peer, needs))
         if is_new_life or peer.nonce is None:
-            nonce: Nonce | None = self._recognise(connection, peer, hello.epoch)
+            nonce: Nonce | None = self._recognise(connection, here, peer, hello.epoch)
         else:
             nonce = None if has_used_a_nonce(peer) else peer.nonce  # the reply that gave it may have been lost
         streams.acknowledge(connection, peer.id, epoch=here.epoch, marks=needs.after)
@@ -255,7 +259,7 @@ class Hub:
     def _look(self, site: str, pull: Pull, connection: sqlite3.Connection) -> tuple[Life, Peer, bool] | Fence:
         """Whether this pull may wait for news; what it acknowledges is kept at once, and whether the site has answered by it."""
         here, peer = life.get(connection), peers.ensure(connection, site)
-        if fence := fence_of_pull(here, peer, pull):
+        if fence := fence_of_pull(here, peer, pull, self._nonces):
             return self._fence(connection, peer, fence)
         if pull.peer_epoch == here.epoch:
             streams.acknowledge(connection, peer.id, epoch=here.epoch, marks=pull.received)
@@ -267,11 +271,11 @@ class Hub:
         """Use up the nonce, in the moment of the answer."""
         here, peer = life.get(connection), peers.ensure(connection, site)
         require_not_overtaken(peer, pull)
-        if fence := fence_of_pull(here, peer, pull):
+        if fence := fence_of_pull(here, peer, pull, self._nonces):
             return self._fence(connection, peer, fence)
         nonce = peer.nonce or NO_NONCE
         if pull.nonce == nonce:
-            nonce = nonce.next(self._secret())
+            nonce = self._nonces.next(nonce, site=site, epoch=here.epoch)
             peers.issue(connection, peer, nonce, attempt=pull.attempt)
         held = retention.held_of(connection, peer.id)
         return PullReply(
@@ -292,9 +296,9 @@ class Hub:
         fence = fence_of_call(here, peer, answer)
         return self._fence(connection, peer, fence) if fence else None
 
-    def _recognise(self, connection: sqlite3.Connection, peer: Peer, epoch: int) -> Nonce:
+    def _recognise(self, connection: sqlite3.Connection, here: Life, peer: Peer, epoch: int) -> Nonce:
         """The site lives in `epoch` now; returns its first nonce there."""
-        nonce = (peer.nonce or NO_NONCE).next(self._secret())
+        nonce = self._nonces.next(peer.nonce or NO_NONCE, site=peer.site, epoch=here.epoch)
         peers.issue(connection, peer, nonce, attempt="")
         peers.know_epoch(connection, peer, epoch)
         peers.open_again(connection, peer)

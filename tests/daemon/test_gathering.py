@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from agent.gathering import Gathering
-from state import estates, life, peers, restore
+from state import dead_letters, estates, lanes, life, peers, restore
+from state.lanes import list_lanes
 from state.model.clock import to_millis
+from state.model.delivery import DeliveryState, TargetMemory
+from state.model.errors import RejectedError
+from state.outbox import Outbox, next_fence
 from tests.daemon.link_rig import (
     CLOCK,
     FROM_HQ,
@@ -163,6 +168,56 @@ async def test_what_others_know_to_be_delivered_is_not_in_doubt_when_a_restored_
         await until(lambda: gathering_of(restored).is_over())
         assert await states(restored, "hq/erp") == {1: "delivered", 2: "in_doubt"}
         assert await restored.rows("SELECT reference FROM deliveries WHERE state = 'delivered'") == [("4711",)]
+
+
+async def test_what_was_parked_in_the_backup_and_delivered_since_is_settled_by_what_others_know(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        whole.start("north", "south")
+        await grow(whole, 1, 2)
+        hub = whole.agents[HUB]
+        await until(lambda: holds(hub.owes("hq/erp"), [("R-1", 1), ("R-1", 2)]))
+        await rest(whole, "north", "south")
+        await hub.database.write(_park_first)
+        await whole.copy(HUB, "old")
+        hub = whole.agents[HUB]
+        await hub.database.write(_replay_first)
+        whole.start("north", "south")
+        await hub.delivers("hq/erp")
+        await until(lambda: holds(whole.agents["north"].outcomes(), [("R-1", "hq/erp")]))
+        await rest(whole, "north", "south")
+        restored = await put_back(whole, HUB, "old")
+        await restored.database.write(partial(restore.doubt, taken_at=CLOCK.now(), now=CLOCK.now()))
+        whole.start("north", "south")
+        await until(lambda: gathering_of(restored).is_over())
+        assert await states(restored, "hq/erp") == {1: "delivered", 2: "in_doubt"}
+        assert await restored.rows("SELECT state FROM dead_letters") == [("replayed",)]
+        assert await restored.rows("SELECT state, head FROM key_queues WHERE lane_id = 1") == [("due", 2)]
+        assert await restored.rows("SELECT parked, in_doubt, delivered FROM lanes WHERE id = 1") == [(0, 1, 1)]
+
+
+def _park_first(connection: sqlite3.Connection) -> None:
+    """The target refuses the first revision."""
+    lane = next(lane for lane in list_lanes(connection) if lane.target == "hq/erp")
+    with Outbox(connection, now=CLOCK.now()) as outbox:
+        [claim] = outbox.claim(
+            lane,
+            fence=next_fence(connection),
+            limit=1,
+            memory=TargetMemory(),
+            call_deadline=timedelta(seconds=1),
+            render=lambda event: event.data,
+        )
+        outbox.park(claim, RejectedError("no such supplier"), lane=lane)
+
+
+def _replay_first(connection: sqlite3.Connection) -> None:
+    """A person has it sent again."""
+    [(delivery, lane)] = connection.execute("SELECT id, lane_id FROM deliveries WHERE state = 'parked'")
+    now = to_millis(CLOCK.now())
+    connection.execute("UPDATE deliveries SET state = 'pending', due_at = ? WHERE id = ?", (now, delivery))
+    connection.execute("UPDATE key_queues SET state = 'due', due_at = ? WHERE head = ?", (now, delivery))
+    dead_letters.close(connection, delivery, "replayed", now=now)
+    lanes.count(connection, {(lane, DeliveryState.PARKED): -1, (lane, DeliveryState.PENDING): 1})
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["and the site knows", "and nobody knows"])
@@ -352,7 +407,7 @@ async def _answered(whole: Estatewide, claim: Callable[[], object]) -> None:
     """Have the hub answer every pull at once until `claim` holds."""
 
     def look() -> object:
-        whole.hub.answer_all()
+        whole.hub.wake(whole.agents)
         return claim()
 
     await until(look)

@@ -445,6 +445,18 @@ async def test_an_idle_site_is_asked_to_say_hello_to_a_hub_that_began_anew(tmp_p
             await whole.wires["south"].pull(await south.database.read(link._pull))
 
 
+async def test_a_hub_that_is_over_lets_nobody_wait_who_comes_after(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        await whole.in_step()
+        link, south = whole.links["south"], whole.agents["south"]
+        await link.greet()
+        pull = await south.database.read(link._pull)
+        whole.hub.retire()
+        for _ in range(2):
+            async with asyncio.timeout(pull.wait_seconds / 2):
+                await whole.wires["south"].pull(pull)
+
+
 async def test_an_estate_of_a_later_version_is_kept_and_its_events_wait(tmp_path: Path) -> None:
     async with estatewide(tmp_path) as whole:
         hub, north = whole.agents[HUB], whole.agents["north"]

@@ -28,7 +28,7 @@ async def put_in_force_at_hub(whole: Estatewide, compiled: CompiledEstate) -> No
     hub = whole.agents[HUB]
     await hub.database.write(partial(_put_in_force, compiled))
     before, whole.hub = whole.hub, whole.make_hub(hub)
-    before.answer_all()
+    before.retire()
 
 
 async def last(agent: AgentAt) -> tuple[int, str] | None:
