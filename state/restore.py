@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from state import audit, backup, lanes, life
+from state import audit, backup, dead_letters, lanes, life
 from state.backup import Contents
 from state.key_queues import KeyQueues
 from state.life import Life
@@ -92,7 +92,9 @@ def settle_answered(
 ) -> tuple[int, Seq]:
     """Settle deliveries in doubt whose targets' answers others had kept, and gave back behind `after`.
 
-    Looks at `limit` answers of `contract` that arose at `site`; returns how many deliveries are settled, and the last looked at.
+    One that was set aside when the store was copied was sent again by the life that ended, where its target has it: its letter
+    closes. Looks at `limit` answers of `contract` that arose at `site`; returns how many deliveries are settled, and the last
+    looked at.
     """
     moved: Counter[tuple[LaneId, DeliveryState]] = Counter()
     keys: list[tuple[int, LaneId]] = []
@@ -102,13 +104,14 @@ def settle_answered(
         if answer.get("state") != DeliveryState.DELIVERED:
             continue
         found = connection.execute(
-            _SQL.doubted, (cause, asked_from, answer.get("flow"), answer.get("target"))
+            _SQL.unsure, (cause, asked_from, answer.get("flow"), answer.get("target"))
         ).fetchone()
         if found is None:
             continue
         delivery, key, lane, state, passes = found
         row = (said_at, answer.get("outcome"), answer.get("reference", ""), answer.get("detail", ""), delivery)
         connection.execute(_SQL.settle, row)
+        dead_letters.close(connection, DeliveryId(delivery), "replayed", now=to_millis(now))
         moved[LaneId(lane), DeliveryState(state)] -= 1
         moved[LaneId(lane), DeliveryState.DELIVERED] += 1
         keys.append((key, LaneId(lane)))

@@ -60,7 +60,14 @@ TRANSITIONS: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = {
         }
     ),
     DeliveryState.DELAYED: frozenset({DeliveryState.INFLIGHT, DeliveryState.PARKED, DeliveryState.DELIVERED}),
-    DeliveryState.PARKED: frozenset({DeliveryState.PENDING, DeliveryState.SUPERSEDED, DeliveryState.DISCARDED}),
+    DeliveryState.PARKED: frozenset(
+        {
+            DeliveryState.PENDING,
+            DeliveryState.DELIVERED,  # in a store that was put back from a backup
+            DeliveryState.SUPERSEDED,
+            DeliveryState.DISCARDED,
+        }
+    ),
     DeliveryState.SUPERSEDED: frozenset({DeliveryState.PENDING}),
     DeliveryState.DELIVERED: frozenset(),
     DeliveryState.DISCARDED: frozenset(),

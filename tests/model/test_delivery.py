@@ -73,5 +73,5 @@ def test_a_doubt_never_leads_to_a_blind_send(
 @pytest.mark.parametrize("state", list(DeliveryState))
 def test_what_is_at_the_target_never_becomes_owed_again(state: DeliveryState) -> None:
     if DeliveryState.DELIVERED in TRANSITIONS[state]:
-        assert state in {DeliveryState.INFLIGHT, DeliveryState.IN_DOUBT, DeliveryState.DELAYED}
+        assert state in {DeliveryState.INFLIGHT, DeliveryState.IN_DOUBT, DeliveryState.DELAYED, DeliveryState.PARKED}
     assert TRANSITIONS[DeliveryState.DELIVERED] == frozenset()

@@ -26,15 +26,16 @@ SELECT ev.seq, ev.causation_id, ev.data, ev.recorded_at, json_extract(ev.extensi
  ORDER BY ev.seq
  LIMIT ?;
 
--- :name doubted
--- The delivery in doubt of an event to a target; who gave back the answer may speak of events of one site alone.
+-- :name unsure
+-- The delivery of an event to a target, where it is in doubt, or set aside and may have been sent again since; who gave back the answer may speak of events of one site alone.
 SELECT d.id, d.key_id, d.lane_id, d.state, d.is_snapshot AND l.order_mode = 'latest'
   FROM events ev
   JOIN deliveries d ON d.event_seq = ev.seq
   JOIN lanes l ON l.id = d.lane_id
   JOIN targets t ON t.id = l.target_id
   JOIN origins o ON o.id = ev.origin_id
- WHERE ev.id = ? AND o.site = ? AND l.flow = ? AND t.name = ? AND (d.state = 'in_doubt' OR d.state = 'delayed');
+ WHERE ev.id = ? AND o.site = ? AND l.flow = ? AND t.name = ? 
+   AND (d.state = 'in_doubt' OR d.state = 'delayed' OR d.state = 'parked');
 
 -- :name settle
 UPDATE deliveries
