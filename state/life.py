@@ -77,6 +77,7 @@ def begin_epoch(connection: sqlite3.Connection, *, now: int, least: int = 0, ask
     epoch = max(ended.epoch + 1, least)
     connection.execute(_SQL.begin_epoch, (epoch, now))
     connection.execute(_SQL.forget_nonces)
+    connection.execute(_SQL.open_unproven)
     connection.execute(_SQL.await_answers, (epoch, asked))
     connection.execute(_SQL.gather)
     streams.renumber(connection, ended=ended.epoch, epoch=epoch)

@@ -90,6 +90,16 @@ def hear(connection: sqlite3.Connection, peer: Peer, *, now: int, said: dict[str
     connection.execute(_SQL.hear, (now, orjson.dumps(said).decode() if said is not None else None, peer.id))
 
 
+def keep_receipt(connection: sqlite3.Connection, peer: Peer, receipt: str) -> None:
+    """What the hub gave us for the last that we handed up, as JSON."""
+    connection.execute(_SQL.keep_receipt, (receipt, peer.id))
+
+
+def receipt(connection: sqlite3.Connection, peer: Peer) -> str:
+    """The last that was kept; empty before the first."""
+    return str(connection.execute(_SQL.receipt, (peer.id,)).fetchone()[0])
+
+
 def promise(connection: sqlite3.Connection, peer: Peer, promised: Promise) -> None:
     """The peer has this to hand over before it has answered."""
     said = {"epoch": promised.epoch, "ends": {str(tier): end for tier, end in promised.ends.items()}}

@@ -1,7 +1,8 @@
 """The hub's seal on an estate that it hands out: a signature with the key of its authority, which every site knows.
 
 It covers the number of the bundle, the hash of the estate, and whose estate in which environment that is: what the hub sealed
-for the test is worth nothing in production.
+for the test is worth nothing in production. The same key gives the one of the hub's proofs (`agent.sync.proofs`), which nobody
+else knows.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from state.bundles import Bundle
 from state.model.errors import InvariantError
@@ -53,6 +55,13 @@ class Seal:
         except InvalidSignature:
             return False
         return True
+
+    def key_of_proofs(self) -> bytes:
+        """The secret of the hub that stays the same as long as its authority does (RFC 5869): 32 bytes."""
+        if self.key is None:
+            raise InvariantError("only the hub can give proofs")
+        secret = self.key.private_numbers().private_value.to_bytes((self.key.key_size + 7) // 8, "big")
+        return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"distctl proof 1").derive(secret)
 
     def _words(self, bundle: Bundle) -> bytes:
         """What is signed; the first line keeps it apart from anything else that the key ever signs."""

@@ -1,7 +1,8 @@
 """Whether the store that speaks to the hub may go on, by its epoch and its nonce; if not, whose store is at fault. Pure.
 
-A site's store that comes with what only a later or another store can have is fenced, and the hub's own where it is the hub that
-has forgotten. `docs/decisions/010-sites-in-step.md` has the cases.
+A site's store that comes with what only a later or another store can have is fenced. The hub's own is where a site shows a nonce
+that this hub issued and does not know: nobody else can make one, so no site can talk the hub into it.
+`docs/decisions/010-sites-in-step.md` has the cases.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ from typing import Final
 
 from agent.sync.fencing import standing_fence
 from agent.sync.needs import Fence, Presented, Reason, judge_nonce
-from agent.sync.wire import Head, Hello, Pull
+from agent.sync.proofs import Proofs
+from agent.sync.wire import Head, Hello, Pull, Receipt
 from state.life import Life
 from state.model.errors import RejectedError, TransientError
-from state.model.stream import NO_NONCE
+from state.model.stream import BEGINNING, NO_NONCE, Mark
 from state.peers import Peer, PeerState
+from state.streams import Marks
 
 MOST_LIVES: Final = 10_000
 """So many epochs of a site may have begun and ended unknown to its hub: a store that follows it needs numbers that are left."""
 
 
-def fence_of_hello(here: Life, peer: Peer, hello: Hello) -> Fence | None:
+def fence_of_hello(here: Life, peer: Peer, hello: Hello, proofs: Proofs) -> Fence | None:
     """The fence that is up, or that goes up: a hello may come with a nonce that this life of the site cannot have.
 
     Raises `RejectedError` for an epoch that no store can have come to.
@@ -34,7 +37,7 @@ def fence_of_hello(here: Life, peer: Peer, hello: Hello) -> Fence | None:
             hint="find out what runs there, and deny that agent until then: `distctl agents deny`",
             code="malformed:epoch",
         )
-    return standing_fence(here, peer) or _strange(here, peer, hello)
+    return _forgotten(here, peer, hello, proofs) or standing_fence(here, peer) or _strange(here, peer, hello)
 
 
 def fence_of_call(here: Life, peer: Peer, said: Head) -> Fence | None:
@@ -45,9 +48,27 @@ def fence_of_call(here: Life, peer: Peer, said: Head) -> Fence | None:
     return standing_fence(here, peer) or _ended(peer, said)
 
 
-def fence_of_pull(here: Life, peer: Peer, pull: Pull) -> Fence | None:
+def fence_of_receipt(here: Life, peer: Peer, receipt: Receipt, received: Marks, proofs: Proofs) -> Fence | None:
+    """The hub's own fence, where it gave that receipt and has less; `received` is what it has of the same streams."""
+    if receipt.epoch < here.epoch:
+        return None  # a life that has ended said so
+    lost = [tier for tier, mark in sorted(receipt.received.items()) if _is_lost(mark, received.get(tier, BEGINNING))]
+    if (receipt.epoch == here.epoch and not lost) or not proofs.has_received(
+        receipt.mark, site=peer.site, epoch=receipt.epoch, of=receipt.of, received=receipt.received
+    ):
+        return None
+    told = ", ".join(f"{receipt.received[tier].seq} events of tier {tier}" for tier in lost) or "what it sent"
+    detail = (
+        f"{peer.site} has a receipt of epoch {receipt.epoch} for {told}, which was given here and is not known here"
+    )
+    return Fence(here.site, Reason.REWOUND, detail)
+
+
+def fence_of_pull(here: Life, peer: Peer, pull: Pull, proofs: Proofs) -> Fence | None:
     """As of any call, or by the nonce that the pull uses up. Raises as `fence_of_call`."""
-    return fence_of_call(here, peer, pull) or _pulled_by_another(here, peer, pull)
+    return (
+        _forgotten(here, peer, pull, proofs) or fence_of_call(here, peer, pull) or _pulled_by_another(here, peer, pull)
+    )
 
 
 def require_not_overtaken(peer: Peer, pull: Pull) -> None:
@@ -61,13 +82,36 @@ def has_used_a_nonce(peer: Peer) -> bool:
     return peer.attempt != ""
 
 
+def _is_lost(mark: Mark, has: Mark) -> bool:
+    return has.seq < mark.seq or (has.seq == mark.seq and has.chain != mark.chain)
+
+
+def _forgotten(here: Life, peer: Peer, said: Hello | Pull, proofs: Proofs) -> Fence | None:
+    """Whether this hub issued the nonce in its present life, or in one that it knows nothing of, and has no record of it.
+
+    Of those that were used up none is kept but the last: a lower count says nothing.
+    """
+    nonce, last = said.nonce, peer.nonce
+    if here.fenced or nonce is None or said.peer_epoch < here.epoch:
+        return None
+    is_known = last is not None and (nonce.count < last.count or nonce == last)
+    if said.peer_epoch == here.epoch and is_known:
+        return None
+    if not proofs.has_issued(nonce, site=peer.site, epoch=said.peer_epoch):
+        return None
+    detail = (
+        f"{peer.site} holds nonce {nonce.count} of epoch {said.peer_epoch}, which was issued here and is not known here"
+    )
+    return Fence(here.site, Reason.REWOUND, detail)
+
+
 def _strange(here: Life, peer: Peer, hello: Hello) -> Fence | None:
     if peer.nonce is None or hello.epoch != peer.epoch or peer.state is PeerState.ADOPTING:
         return None
     if not has_used_a_nonce(peer) or hello.nonce in (peer.nonce, peer.nonce_before):
         return None
     count = hello.nonce.count if hello.nonce else -1
-    return _judged(here, peer, Presented.AHEAD if count > peer.nonce.count else Presented.FOREIGN)
+    return _judged(here, peer, hello, Presented.AHEAD if count > peer.nonce.count else Presented.FOREIGN)
 
 
 def _ended(peer: Peer, said: Head) -> Fence | None:
@@ -87,15 +131,19 @@ def _pulled_by_another(here: Life, peer: Peer, pull: Pull) -> Fence | None:
         before=peer.nonce_before,
         attempt_before=peer.attempt,
     )
-    return _judged(here, peer, presented)
+    return _judged(here, peer, pull, presented)
 
 
-def _judged(here: Life, peer: Peer, presented: Presented) -> Fence | None:
+def _judged(here: Life, peer: Peer, said: Head, presented: Presented) -> Fence | None:
     match presented:
         case Presented.CURRENT | Presented.AGAIN:
             return None
+        case Presented.AHEAD if said.peer_epoch >= here.epoch:
+            return Fence(
+                peer.site, Reason.UNPROVEN, "it holds a later nonce than is known here, and not one of this hub"
+            )
         case Presented.AHEAD:
-            return Fence(here.site, Reason.REWOUND, f"{peer.site} holds a later nonce than was ever issued here")
+            return Fence(peer.site, Reason.CLONED, f"its nonce is of epoch {said.peer_epoch} here, which has ended")
         case Presented.FOREIGN:
             return Fence(
                 peer.site, Reason.CLONED, "it came with a nonce that was used before, by it or by another store"

@@ -22,6 +22,8 @@ _CURE: Final = {
     Reason.CLONED: "two stores have its identity: stop one of them, then `distctl agents adopt {site}` at the hub",
     Reason.ENDED: "this store's life ended when the site began a later epoch: stop it, or enrol it as another site",
     Reason.GAP: "it says hello again by itself",
+    Reason.UNPROVEN: "nothing proves what it says of the store of {hub}: where that was put back, `distctl restore` at the hub; "
+    "where not, its own is at fault: `distctl agents adopt {site}` at the hub, or deny it and enrol it anew",
 }
 _CURE_OF_THE_HUB: Final = "its store is older than what it said: `distctl restore` at the hub begins its next epoch"
 
@@ -36,7 +38,12 @@ class LinkFencedError(FencedError):
 
 def cure(fence: Fence, *, hub: str) -> str:
     """What a person does about it; `hub` is the site of the hub."""
-    return _CURE_OF_THE_HUB if fence.site == hub else _CURE[fence.reason].format(site=fence.site)
+    return _CURE_OF_THE_HUB if fence.site == hub else _CURE[fence.reason].format(site=fence.site, hub=hub)
+
+
+def held_against(peer: Peer, fence: Fence) -> Fence:
+    """The fence that a hub puts up: what only the words of a site say against its store is held against that link alone."""
+    return fence if fence.site == peer.site else Fence(peer.site, Reason.UNPROVEN, fence.detail)
 
 
 def standing_fence(here: Life, peer: Peer) -> Fence | None:

@@ -16,7 +16,14 @@ from functools import partial
 from typing import Final, TypeVar
 
 from agent.identity.seal import Seal
-from agent.sync.admission import fence_of_call, fence_of_hello, fence_of_pull, has_used_a_nonce, require_not_overtaken
+from agent.sync.admission import (
+    fence_of_call,
+    fence_of_hello,
+    fence_of_pull,
+    fence_of_receipt,
+    has_used_a_nonce,
+    require_not_overtaken,
+)
 from agent.sync.audit_word import AuditWord
 from agent.sync.beyond import pass_over, told
 from agent.sync.bundles import HubBundles
@@ -28,7 +35,7 @@ from agent.sync.gathering import ends, has_just_answered
 from agent.sync.heartbeat import heard
 from agent.sync.incoming import Incoming, TakenIn
 from agent.sync.needs import Fence, Reason
-from agent.sync.nonces import Nonces
+from agent.sync.proofs import Proofs
 from agent.sync.secret import new_secret
 from agent.sync.standing import needs_of, standing
 from agent.sync.wire import (
@@ -95,8 +102,8 @@ class Hub:
         """`on_owed` is told of targets with new deliveries, `on_life` when this store may not go on, or has been answered.
 
         The agent of the site `second` may have copies of this audit. `on_denied` is told of a denial that is in force again.
-        `seal` is the hub's own: without it no bundle is handed out, no estate is taken from a site, and no nonce that this store
-        has forgotten is known again.
+        `seal` is the hub's own: without it no bundle is handed out, no estate is taken from a site, and nothing that this
+        store has forgotten is proven.
 
         `secret` makes what nobody can guess, of each nonce; `errands` are what people ask of the sites.
         """
@@ -109,7 +116,7 @@ class Hub:
         self._clock = clock
         self._on_owed = on_owed
         self._on_life = on_life
-        self._nonces = Nonces(seal, secret)
+        self._proofs = Proofs(seal, secret)
         self._bundles = HubBundles(seal, clock)
         self._witness = Witness(
             database, clock=clock, keeps=True, shares_with={second} if second else (), on_denied=on_denied
@@ -207,7 +214,7 @@ class Hub:
     def _welcome(self, site: str, hello: Hello, version: int, connection: sqlite3.Connection) -> Welcome | Fence:
         here, peer = life.get(connection), peers.ensure(connection, site)
         is_new_life = hello.epoch > peer.epoch
-        if fence := fence_of_hello(here, peer, hello, self._nonces):
+        if fence := self._forgotten(connection, here, peer, hello) or fence_of_hello(here, peer, hello, self._proofs):
             return self._fence(connection, peer, fence)
         if peer.state is PeerState.ADOPTING and not is_new_life:
             return self._introduce(connection, here, peer, version, begin_epoch=peer.epoch + 1)
@@ -225,6 +232,12 @@ class Hub:
         peers.hear(connection, peer, now=to_millis(now), said=heard(hello.health, now))
         return self._introduce(connection, here, peers.ensure(connection, site), version, nonce=nonce)
 
+    def _forgotten(self, connection: sqlite3.Connection, here: Life, peer: Peer, hello: Hello) -> Fence | None:
+        if hello.receipt is None:
+            return None
+        received = streams.received(connection, peer.id, epoch=hello.receipt.of)
+        return fence_of_receipt(here, peer, hello.receipt, received, self._proofs)
+
     def _take_in(
         self, site: str, push: Push, frame: Frame, connection: sqlite3.Connection
     ) -> tuple[PushReply, TakenIn] | Fence:
@@ -239,12 +252,14 @@ class Hub:
             taken.add(came)
         peers.hear(connection, peer, now=to_millis(self._clock.now()))
         taken.is_answer = has_just_answered(connection, here, peer, push.sent)
+        received = dict(streams.received(connection, peer.id, epoch=peer.epoch))
         reply = PushReply(
             version=VERSION,
             epoch=here.epoch,
             peer_epoch=peer.epoch,
-            received=dict(streams.received(connection, peer.id, epoch=peer.epoch)),
+            received=received,
             wanted=self._bundles.wanted(connection, site),
+            receipt=self._proofs.receipt(site=site, epoch=here.epoch, of=peer.epoch, received=received),
         )
         return reply, taken
 
@@ -259,7 +274,7 @@ class Hub:
     def _look(self, site: str, pull: Pull, connection: sqlite3.Connection) -> tuple[Life, Peer, bool] | Fence:
         """Whether this pull may wait for news; what it acknowledges is kept at once, and whether the site has answered by it."""
         here, peer = life.get(connection), peers.ensure(connection, site)
-        if fence := fence_of_pull(here, peer, pull, self._nonces):
+        if fence := fence_of_pull(here, peer, pull, self._proofs):
             return self._fence(connection, peer, fence)
         if pull.peer_epoch == here.epoch:
             streams.acknowledge(connection, peer.id, epoch=here.epoch, marks=pull.received)
@@ -271,11 +286,11 @@ class Hub:
         """Use up the nonce, in the moment of the answer."""
         here, peer = life.get(connection), peers.ensure(connection, site)
         require_not_overtaken(peer, pull)
-        if fence := fence_of_pull(here, peer, pull, self._nonces):
+        if fence := fence_of_pull(here, peer, pull, self._proofs):
             return self._fence(connection, peer, fence)
         nonce = peer.nonce or NO_NONCE
         if pull.nonce == nonce:
-            nonce = self._nonces.next(nonce, site=site, epoch=here.epoch)
+            nonce = self._proofs.next_nonce(nonce, site=site, epoch=here.epoch)
             peers.issue(connection, peer, nonce, attempt=pull.attempt)
         held = retention.held_of(connection, peer.id)
         return PullReply(
@@ -298,7 +313,7 @@ class Hub:
 
     def _recognise(self, connection: sqlite3.Connection, here: Life, peer: Peer, epoch: int) -> Nonce:
         """The site lives in `epoch` now; returns its first nonce there."""
-        nonce = self._nonces.next(peer.nonce or NO_NONCE, site=peer.site, epoch=here.epoch)
+        nonce = self._proofs.next_nonce(peer.nonce or NO_NONCE, site=peer.site, epoch=here.epoch)
         peers.issue(connection, peer, nonce, attempt="")
         peers.know_epoch(connection, peer, epoch)
         peers.open_again(connection, peer)

@@ -25,6 +25,7 @@ class Reason(StrEnum):
     CLONED = "cloned"  # two stores have one identity, or one is an old copy
     ENDED = "ended"  # the store's life ended: the site has begun a later epoch
     GAP = "gap"  # what came does not follow what is there
+    UNPROVEN = "unproven"  # it says of the other's store what that does not know, and what nothing proves
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,7 @@ class Presented(StrEnum):
 
     CURRENT = "current"
     AGAIN = "again"  # the reply was lost
-    AHEAD = "ahead"  # more was issued than is known here: this store is older than what it said
+    AHEAD = "ahead"  # later than any that is known here: whether it was issued its mark tells
     FOREIGN = "foreign"  # a second store has this identity, or an old copy of it
 
 

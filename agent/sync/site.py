@@ -27,7 +27,7 @@ from agent.sync.incoming import Incoming, TakenIn
 from agent.sync.needs import Fence, Needs, Reason
 from agent.sync.secret import new_secret
 from agent.sync.standing import needs_of, standing
-from agent.sync.wire import VERSION, Hello, Pull, PullReply, Push, PushReply, Welcome, read
+from agent.sync.wire import VERSION, Hello, Pull, PullReply, Push, PushReply, Receipt, Welcome, read
 from agent.sync.witness import Witness
 from state import audit, estates, life, peers, restore, retention, streams
 from state.database import Database
@@ -37,6 +37,7 @@ from state.model.errors import DistctlError, TransientError
 from state.model.ids import EstateHash
 from state.model.retry import RetryPolicy
 from state.model.stream import Nonce
+from state.peers import Peer
 from state.streams import Marks
 
 _log = logging.getLogger("distctl.sync")
@@ -182,6 +183,7 @@ class SiteLink:
             nonce=peer.nonce,
             health=self._of_itself(connection),
             bundle=bundles.last_received(connection),
+            receipt=_receipt(connection, peer),
             audit=self._witness.word(self._hub, connection),
             **told(connection, peer),
         )
@@ -264,6 +266,8 @@ class SiteLink:
         here, peer = life.get(connection), peers.ensure(connection, self._hub)
         if reply.peer_epoch == here.epoch:
             streams.acknowledge(connection, peer.id, epoch=here.epoch, marks=reply.received)
+        if (receipt := reply.to_receipt()) is not None:
+            peers.keep_receipt(connection, peer, receipt.model_dump_json())
 
     # Down.
 
@@ -340,3 +344,8 @@ class SiteLink:
         if isinstance(answer, Fence):
             raise LinkFencedError(answer, hint=cure(answer, hub=self._hub))
         return answer
+
+
+def _receipt(connection: sqlite3.Connection, peer: Peer) -> Receipt | None:
+    kept = peers.receipt(connection, peer)
+    return Receipt.model_validate_json(kept) if kept else None

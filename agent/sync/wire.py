@@ -286,12 +286,22 @@ class _Introduction(Head):
         )
 
 
+class Receipt(_Wire):
+    """That in the hub's `epoch` so much was there of what a site sends in its epoch `of`, under the hub's mark."""
+
+    epoch: Epoch
+    of: Epoch
+    received: Marks
+    mark: str = Field(pattern=r"^[0-9a-f]{32}$", description="`agent.sync.proofs`")
+
+
 class Hello(_Introduction):
     """A site dials. `version` is the newest that it speaks."""
 
     nonce: WireNonce | None = Field(None, description="to be presented next; None: it was given none yet")
     health: dict[str, Any] = {}
     bundle: BundleHead | None = Field(None, description="the last that the hub gave it")
+    receipt: Receipt | None = Field(None, description="the last that the hub gave it")
 
 
 class Welcome(_Introduction):
@@ -321,6 +331,13 @@ class PushReply(Head):
 
     received: Marks = {}
     wanted: list[WireHash] = []
+    receipt: str = Field("", pattern=r"^([0-9a-f]{32})?$", description="the hub's mark under that; empty: it gives none")
+
+    def to_receipt(self) -> Receipt | None:
+        """What the site keeps of it and shows at its next hello."""
+        if not self.receipt or not self.peer_epoch:
+            return None
+        return Receipt(epoch=self.epoch, of=self.peer_epoch, received=self.received, mark=self.receipt)
 
 
 ErrandId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]

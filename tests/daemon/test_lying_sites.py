@@ -15,58 +15,23 @@ import pytest
 from agent.outcomes import ANSWERED_SITE, CONTRACT
 from agent.sync.admission import MOST_LIVES
 from agent.sync.audit_word import AuditWord, Returned, ToldBreak
-from agent.sync.frames import Frame, Segment, decode, encode
 from agent.sync.outgoing import Departure
-from agent.sync.wire import VERSION, Hello, Pull, PullReply, Push, PushReply, Welcome, read
 from state import inbox
 from state.audit import AuditHead, Row
 from state.inbox import Arrival
 from state.model.errors import RejectedError
 from state.model.event import Event, Op, event_type
 from state.model.ids import EstateHash, EventId
-from state.model.stream import BEGINNING, Mark
-from tests.daemon.link_rig import FROM_SOUTH, HUB, AgentAt, Estatewide, estatewide, holds, until
+from tests.daemon.liar import Liar
+from tests.daemon.link_rig import FROM_SOUTH, HUB, AgentAt, estatewide, holds, until
 from tests.daemon.test_gathering import _met, gathering_of, put_back, rest, states
-
-
-class Liar:
-    """An agent that keeps to nothing: each call says what it is given, and as much else as makes it a call."""
-
-    def __init__(self, whole: Estatewide, site: str = "north") -> None:
-        self._site = site
-        self._wire = whole.wires[site]
-        self._attempts = 0
-        self._marks: dict[int, Mark] = {}
-
-    async def hello(self, **said: Any) -> Welcome:
-        welcome = await self._wire.hello(Hello(**{**_HEAD, "site": self._site, **said}))
-        self.nonce = welcome.nonce or said.get("nonce")
-        return welcome
-
-    async def pull(self, **said: Any) -> PullReply:
-        self._attempts += 1
-        pull = Pull(**{**_HEAD, "nonce": self.nonce, "attempt": f"a{self._attempts}", **said})
-        reply = read(PullReply, decode(await self._wire.pull(pull)).head)
-        self.nonce = reply.nonce
-        return reply
-
-    async def push(self, *events: Event) -> PushReply:
-        segment = Segment(tier=1, after=self._marks.get(1, BEGINNING), events=events)
-        head = Push(**{**_HEAD, "nonce": self.nonce}).to_head()
-        reply = await self._wire.push(encode(Frame(head=head, segments=[segment])))
-        self._marks |= reply.received
-        return reply
-
-
-_HEAD: dict[str, Any] = {"version": VERSION, "epoch": 1, "peer_epoch": 1}
-
 
 # --- the audit ----------------------------------------------------------------------------------------------------
 
 
 async def test_decisions_come_back_from_nobody_but_who_was_given_copies(tmp_path: Path) -> None:
     async with estatewide(tmp_path, second="south") as whole:
-        liar = Liar(whole)
+        liar = Liar(whole.wires["north"])
         await liar.hello()
         reply = await liar.pull(audit=AuditWord())
         assert reply.audit is not None
@@ -93,7 +58,7 @@ def _forged(head: AuditHead, action: str, target: str) -> Row:
 
 async def test_an_agent_that_tells_another_past_with_each_word_does_not_fill_the_hubs_audit(tmp_path: Path) -> None:
     async with estatewide(tmp_path) as whole:
-        liar = Liar(whole)
+        liar = Liar(whole.wires["north"])
         await liar.hello()
         for number in range(150):
             other = AuditHead(seq=5, hash=f"{number:064x}")
@@ -114,7 +79,7 @@ def _of_no_estate(event: Event, number: int = 1) -> Event:
 async def test_what_one_site_made_up_keeps_no_event_of_another_waiting(tmp_path: Path, site: str) -> None:
     async with estatewide(tmp_path, further=FROM_SOUTH) as whole:
         hub, south, north = whole.agents[HUB], whole.agents["south"], whole.agents["north"]
-        liar = Liar(whole)
+        liar = Liar(whole.wires["north"])
         await liar.hello()
         await liar.push(
             replace(_of_no_estate(north.event("R-0", 1)), site=site, flow="south-reco", partitionkey="R-1"),
@@ -130,7 +95,7 @@ async def test_what_one_site_made_up_keeps_no_event_of_another_waiting(tmp_path:
 async def test_an_event_waits_behind_one_that_waits_since_an_earlier_frame(tmp_path: Path) -> None:
     async with estatewide(tmp_path) as whole:
         hub, north = whole.agents[HUB], whole.agents["north"]
-        liar = Liar(whole)
+        liar = Liar(whole.wires["north"])
         await liar.hello()
         await liar.push(_of_no_estate(north.event("R-1", 1)))
         await liar.push(north.event("R-1", 2), north.event("R-2", 1))
@@ -145,11 +110,11 @@ async def test_an_event_waits_behind_one_that_waits_since_an_earlier_frame(tmp_p
 
 async def test_estates_that_one_site_made_up_are_asked_of_no_other(tmp_path: Path) -> None:
     async with estatewide(tmp_path) as whole:
-        north, liar = whole.agents["north"], Liar(whole)
+        north, liar = whole.agents["north"], Liar(whole.wires["north"])
         await liar.hello()
         reply = await liar.push(*[_of_no_estate(north.event(f"R-{number}", 1), number) for number in range(300)])
         assert len(reply.wanted) == 100
-        assert (await Liar(whole, "south").hello()).wanted == []
+        assert (await Liar(whole.wires["south"], "south").hello()).wanted == []
 
 
 # --- outcomes -----------------------------------------------------------------------------------------------------
@@ -180,7 +145,7 @@ async def test_a_site_answers_for_no_event_of_another_site(tmp_path: Path) -> No
         await south.arises(event)
         whole.start("south")
         await until(lambda: holds(hub.owes("hq/erp"), [("R-1", 1)]))
-        liar = Liar(whole)
+        liar = Liar(whole.wires["north"])
         await liar.hello()
         await liar.push(_an_answer(event, "north"))
         assert await hub.rows("SELECT code, site FROM dead_letters") == [("not-its-own", "north")]
@@ -221,7 +186,7 @@ async def _sends(agent: AgentAt, events: Collection[Event]) -> None:
 
 async def test_an_epoch_that_leaves_no_number_for_the_store_that_follows_is_refused(tmp_path: Path) -> None:
     async with estatewide(tmp_path) as whole:
-        liar = Liar(whole)
+        liar = Liar(whole.wires["north"])
         await liar.hello()
         for epoch in (2**63 - 1, MOST_LIVES + 2):
             with pytest.raises(RejectedError, match="epoch"):
@@ -229,4 +194,4 @@ async def test_an_epoch_that_leaves_no_number_for_the_store_that_follows_is_refu
         assert await whole.agents[HUB].rows("SELECT epoch FROM peers") == [(1,)]
         await liar.hello(epoch=MOST_LIVES + 1, nonce=liar.nonce)
         await whole.adopt("north")
-        assert (await Liar(whole).hello()).begin_epoch == MOST_LIVES + 2
+        assert (await Liar(whole.wires["north"]).hello()).begin_epoch == MOST_LIVES + 2

@@ -11,6 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from agent.identity.seal import Seal
 from agent.identity.site import SiteIdentity
 from agent.identity.testing import HubRig, running_hub
 from agent.sync.fencing import LinkFencedError
@@ -68,6 +69,7 @@ async def rig(folder: Path) -> AsyncIterator[Rig]:
             clock=CLOCK,
             on_owed=lambda _: None,
             on_life=lambda: None,
+            seal=lambda: Seal.of_hub(door.identity.authority.key, COMPILED.estate.settings),
         )
         add_routes(door.listener, lambda: hub)
         identity = await door.enrol(folder / "north", clock=clock)

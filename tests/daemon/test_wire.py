@@ -228,6 +228,8 @@ def test_what_an_older_agent_leaves_out_has_its_default(head: Head) -> None:
         ("nonce", "1.a\n"),
         ("nonce", "9" * 5_000 + ".a"),
         ("nonce", ["1.a"]),
+        ("receipt", {"epoch": 1, "of": 0, "mark": "a" * 32}),
+        ("receipt", {"epoch": 1, "of": 1, "received": {}, "mark": "A" * 32}),
         ("health", [1]),
         ("health", orjson.loads(b'{"a":' * 300 + b"1" + b"}" * 300)),
     ],

@@ -15,9 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, derive_private_key
+
 from agent.estate.compiled import CompiledEstate
 from agent.estate.known import KnownEstates
 from agent.gathering import Gathering
+from agent.identity.seal import Seal
 from agent.lanes import open_lanes
 from agent.leases import Leases
 from agent.raw_archive import RawArchive
@@ -46,6 +49,7 @@ from tests.simulation.store import Disk, InlineStore
 from tests.simulation.trace import Trace
 
 _SOFTWARE: Final = "simulation"
+_KEY: Final = derive_private_key(4711, SECP256R1())  # of the hub's authority, the same in each process
 _TELEMETRY: Final = Telemetry()
 _SELDOM: Final = 6.0
 """The reaper looks around this many times more seldom than it does: it finds the same."""
@@ -334,6 +338,7 @@ class RunningAgent:
             on_owed=self._wake_targets,
             on_life=self.look_at_life,
             secret=self._secret,
+            seal=lambda: Seal.of_hub(_KEY, settings),
         )
 
     def _make_link(self) -> SiteLink:

@@ -21,6 +21,10 @@ UPDATE life SET gathering = 0 WHERE gathering = 1;
 -- :name fence
 UPDATE life SET fenced = ? WHERE fenced = '';
 
+-- :name open_unproven
+-- What was said of a life that has ended, and what that life did not know, is asked anew.
+UPDATE peers SET state = 'open', reason = '', detail = '' WHERE state = 'fenced' AND reason = 'unproven';
+
 -- :name forget_nonces
 -- Nonces belong to one life.
 UPDATE peers SET nonce = '', nonce_before = '', attempt = '';

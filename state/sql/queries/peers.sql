@@ -20,6 +20,12 @@ UPDATE peers SET nonce = ?, nonce_before = ?, attempt = ? WHERE id = ?;
 -- :name hear
 UPDATE peers SET heard_at = ?, said = coalesce(?, said) WHERE id = ?;
 
+-- :name keep_receipt
+UPDATE peers SET receipt = ? WHERE id = ?;
+
+-- :name receipt
+SELECT receipt FROM peers WHERE id = ?;
+
 -- :name promise
 UPDATE peers SET promised = ? WHERE id = ?;
 
