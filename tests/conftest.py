@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,19 @@ def pytest_configure(config: pytest.Config) -> None:
 def tally(pytestconfig: pytest.Config) -> Counter[str]:
     """How many of each kind were tried, such as `bad-input files, csv`; add to it and the summary tells."""
     return pytestconfig.stash[_TALLY]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process that runs a part of the suite hands its tally to the one that tells it."""
+    tally: Counter[str] = session.config.stash[_TALLY]
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tally"] = dict(tally)
+
+
+def pytest_testnodedown(node: Any) -> None:
+    """`node` is a controller of pytest-xdist, which has no types."""
+    tally: Counter[str] = node.config.stash[_TALLY]
+    tally.update(getattr(node, "workeroutput", {}).get("tally", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -77,12 +77,17 @@ def test_nobody_listens_and_nothing_breaks(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("usec", "pid", "seconds"),
-    [("30000000", "", 15.0), ("30000000", str(os.getpid()), 15.0), ("30000000", "1", None), ("", "", None)],
+    ("usec", "whose", "seconds"),
+    [
+        ("30000000", "nobody's", 15.0),
+        ("30000000", "ours", 15.0),
+        ("30000000", "another's", None),
+        ("", "nobody's", None),
+    ],
 )
 def test_the_watchdog_is_fed_twice_in_its_time(
-    monkeypatch: pytest.MonkeyPatch, usec: str, pid: str, seconds: float | None
+    monkeypatch: pytest.MonkeyPatch, usec: str, whose: str, seconds: float | None
 ) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", usec)
-    monkeypatch.setenv("WATCHDOG_PID", pid)
+    monkeypatch.setenv("WATCHDOG_PID", {"nobody's": "", "ours": str(os.getpid()), "another's": "1"}[whose])
     assert watchdog_seconds() == seconds
