@@ -1,4 +1,7 @@
-"""A circuit breaker for one target: an outage is waited out, tried by one call at a time, and parks nothing. Pure."""
+"""A circuit breaker for one target: an outage is waited out, tried by one call at a time, and parks nothing.
+
+It waits by the monotonic clock: a wall clock that is set neither shortens nor lengthens a pause.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import random
 from datetime import datetime, timedelta
 from typing import Final
 
+from state.model.clock import Clock
 from state.model.retry import RetryPolicy, honoured
 
 OUTAGE: Final = RetryPolicy(longest=timedelta(minutes=1))
@@ -15,30 +19,37 @@ OUTAGE: Final = RetryPolicy(longest=timedelta(minutes=1))
 class Breaker:
     """Closed: calls go. Open: none goes before `retry_at`; then one tries, and its answer closes or reopens."""
 
-    def __init__(self, policy: RetryPolicy, dice: random.Random) -> None:
+    def __init__(self, policy: RetryPolicy, dice: random.Random, clock: Clock) -> None:
         self._policy = policy
         self._dice = dice
+        self._clock = clock
         self._trying = False
+        self._until: float | None = None  # monotonic
         self.failures = 0  # calls in a row that did not get through
-        self.retry_at: datetime | None = None
         self.reason = ""
 
     @property
     def is_open(self) -> bool:
         """Whether the target counts as down."""
-        return self.retry_at is not None
+        return self._until is not None
+
+    @property
+    def retry_at(self) -> datetime | None:
+        """When a call may try again, by the wall clock as it stands; None where it is closed."""
+        if self._until is None:
+            return None
+        return self._clock.now() + timedelta(seconds=self._until - self._clock.monotonic())
 
     @property
     def next_try(self) -> datetime | None:
         """When a call may try again; None where it is closed, and while one tries: its answer is waited for."""
         return None if self._trying else self.retry_at
 
-    def lets_through(self, now: datetime) -> bool:
+    def lets_through(self) -> bool:
         """Whether a call may go now. Of an open breaker that is one trial; the caller owes `succeed`, `fail` or `forgo`."""
-        if self.retry_at is None:
+        if self._until is None:
             return True
-        self.retry_at = min(self.retry_at, now + self._longest())
-        if self._trying or now < self.retry_at:
+        if self._trying or self._clock.monotonic() < self._until:
             return False
         self._trying = True
         return True
@@ -51,26 +62,23 @@ class Breaker:
         if not self._trying:
             return False
         self._trying = False
-        self.failures, self.retry_at, self.reason = 0, None, ""
+        self.failures, self._until, self.reason = 0, None, ""
         return True
 
-    def fail(self, now: datetime, *, reason: str, retry_after: timedelta | None) -> datetime:
-        """A call did not get through. Answers when the next may try.
+    def fail(self, *, reason: str, retry_after: timedelta | None) -> None:
+        """A call did not get through.
 
         Calls that were under way when it opened add nothing to what the first one said, but may ask for a longer pause.
         """
-        if self._trying or not self.is_open:
+        now = self._clock.monotonic()
+        until = now if self._until is None else self._until
+        if self._trying or self._until is None:
             self.failures += 1
             self.reason = reason
-            self.retry_at = now + self._policy.delay(self.failures, dice=self._dice)
+            until = now + self._policy.delay(self.failures, dice=self._dice).total_seconds()
         self._trying = False
-        self.retry_at = max(self.retry_at or now, now + honoured(retry_after))
-        return self.retry_at
+        self._until = max(until, now + honoured(retry_after).total_seconds())
 
     def forgo(self) -> None:
         """The trial had nothing to send."""
         self._trying = False
-
-    def _longest(self) -> timedelta:
-        """No pause is longer: where one seems to be, the wall clock went back."""
-        return max(self._policy.longest, honoured(timedelta.max))

@@ -191,7 +191,7 @@ class TargetRelay:
         """Settle the last turn and, unless it is to stop, claim the next, in one unit of work."""
         claiming = not stopping.is_set()
         trial = claiming and self._breaker.is_open
-        may_claim = claiming and self._breaker.lets_through(self._clock.now())
+        may_claim = claiming and self._breaker.lets_through()
         if not may_claim and not last.claims:
             return _Turn(next_due=self._breaker.next_try)
         turn = _Turn()
@@ -349,7 +349,7 @@ class TargetRelay:
                     error,
                     extra={"target": self._terms.name, "code": error.code},
                 )
-            self._breaker.fail(self._clock.now(), reason=error.message, retry_after=wish)
+            self._breaker.fail(reason=error.message, retry_after=wish)
 
     # The settling.
 

@@ -174,7 +174,7 @@ class Works:
         """That of the works before where the target is reached as before: an outage, and its Retry-After, outlast an edit."""
         reached, breaker = self._ground.breakers.get(name, (None, None))
         if breaker is None or reached != system:
-            breaker = Breaker(OUTAGE, self._ground.dice)
+            breaker = Breaker(OUTAGE, self._ground.dice, self._ground.clock)
         breaker.forgo()  # whoever tried for the works before has ended
         self._ground.breakers[name] = (system, breaker)
         return breaker

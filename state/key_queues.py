@@ -21,8 +21,18 @@ _SQL = load("key_queues")
 
 
 def bring_dues_near(connection: sqlite3.Connection, *, now: datetime, longest: timedelta) -> int:
-    """Make due what a wall clock that went back left waiting beyond the longest pause. Returns how many keys."""
-    return connection.execute(_SQL.nearer_due, (to_millis(now), to_millis(now + longest))).rowcount
+    """Make due what waits although it has no reason to, since the wall clock went back while nobody looked: what was never
+    tried, and what waits beyond the longest pause. Returns how many keys.
+    """
+    row = {"now": to_millis(now), "longest": to_millis(now + longest)}
+    return connection.execute(_SQL.bring_near, row).rowcount
+
+
+def move_dues(connection: sqlite3.Connection, *, now: datetime, back: timedelta) -> int:
+    """Let what waits wait no longer than it was to, after the wall clock went back by so much. Returns how many keys."""
+    row = {"now": to_millis(now), "back": back // timedelta(milliseconds=1)}
+    connection.execute(_SQL.move_heads, row)
+    return connection.execute(_SQL.move, row).rowcount
 
 
 class KeyQueues:
@@ -54,7 +64,7 @@ class KeyQueues:
 
     def advance(self, moved: Sequence[tuple[int, LaneId]]) -> None:
         """Point each key at its next head, or remove it where nothing is left. The lane is that of the delivery that moved."""
-        ordered = [(key,) for key, lane in moved if not self._is_unordered(lane)]
+        ordered = [(key, self._millis) for key, lane in moved if not self._is_unordered(lane)]
         unordered = [(key, self._millis) for key, lane in moved if self._is_unordered(lane)]
         self._connection.executemany(_SQL.remove, [(key,) for key, _ in moved])
         self._connection.executemany(_SQL.advance, ordered)

@@ -7,7 +7,7 @@ import random
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from connectors.base import Found, NotFound, Outcome, Parcel
 from state import estates, inbox
 from state.database import Database
 from state.inbox import Arrival
-from state.lanes import Lane, ensure_lane, list_lanes
+from state.lanes import Lane, ensure_lane, is_due, list_lanes, next_due
 from state.model.delivery import OrderMode, OutcomeKind, TargetMemory
 from state.model.errors import (
     DistctlError,
@@ -41,7 +41,7 @@ from state.model.ids import Seq, event_id
 from state.model.retry import RetryPolicy
 from state.outbox import Outbox, Owed, next_fence
 from state.reserve import Reserve
-from state.testing import temporary_database
+from state.testing import FrozenClock, temporary_database
 
 ESTATE = Estate(settings=EstateSettings(name="acme", environment=Environment.TEST, currency="EUR"), sites={}, flows={})
 CLOCK = SystemClock()
@@ -110,7 +110,7 @@ class Rig:
             lanes=[OpenLane(lane=lane, sink=self.sink, memory=self.memory, policy=QUICK) for lane in self.lanes],
             render=lambda connection, lane, event: self.render(event),
             leases=self.leases,
-            breaker=Breaker(QUICK, random.Random(1)),
+            breaker=Breaker(QUICK, random.Random(1), CLOCK),
             clock=CLOCK,
             dice=random.Random(1),
             crash=ignore,
@@ -143,9 +143,9 @@ def _open_lane(mode: OrderMode, connection: sqlite3.Connection) -> list[Lane]:
     return list_lanes(connection)
 
 
-def _owe(lane: Lane, events: Sequence[Event], connection: sqlite3.Connection) -> None:
+def _owe(lane: Lane, events: Sequence[Event], connection: sqlite3.Connection, *, now: datetime | None = None) -> None:
     admitted = inbox.admit(connection, [Arrival(event) for event in events])
-    with Outbox(connection, now=CLOCK.now()) as outbox:
+    with Outbox(connection, now=now or CLOCK.now()) as outbox:
         outbox.add([Owed(one.seq, lane, one.event.partitionkey, True) for one in admitted])
 
 
@@ -411,6 +411,39 @@ async def test_lost_work_is_found_by_the_reaper_and_becomes_a_doubt(tmp_path: Pa
         reaper = Reaper(database, rig.leases, Reserve(tmp_path / "reserve"), CLOCK, on_recovered=rig.relay.wake)
         assert await reaper.sweep() == 1
         assert await rig.count("in_doubt") == 1
+
+
+@pytest.mark.parametrize("jump", [timedelta(minutes=-40), timedelta(days=-3650)], ids=["minutes", "years"])
+async def test_a_clock_that_is_set_back_while_the_agent_runs_lengthens_no_wait(tmp_path: Path, jump: timedelta) -> None:
+    clock = FrozenClock()
+    async with temporary_database(tmp_path, now=clock.now()) as database:
+        rig = Rig(database, ScriptedSink(always(ACCEPTED)), memory=TargetMemory(), limits=LimitSpec())
+        await rig.start(OrderMode.STRICT)
+        reaper = Reaper(database, rig.leases, Reserve(tmp_path / "reserve"), clock, on_recovered=rig.relay.wake)
+        await database.write(partial(_owe, rig.lanes[0], [an_event("K", 1)], now=clock.now() + timedelta(minutes=1)))
+        await database.write(_was_tried)
+        assert await reaper.sweep() == 0, "a wait that is lawful is left alone at a start"
+        clock.jump(jump)
+        clock.advance(5)
+        assert await reaper.sweep() == 1
+        due = await database.read(lambda connection: next_due(connection, rig.lanes[0].id))
+        assert due == clock.now() + timedelta(seconds=55)
+        assert await reaper.sweep() == 0
+
+
+async def test_what_was_never_tried_is_due_at_a_start_whatever_the_clock_said(tmp_path: Path) -> None:
+    clock = FrozenClock()
+    async with temporary_database(tmp_path, now=clock.now()) as database:
+        rig = Rig(database, ScriptedSink(always(ACCEPTED)), memory=TargetMemory(), limits=LimitSpec())
+        await rig.start(OrderMode.STRICT)
+        await database.write(partial(_owe, rig.lanes[0], [an_event("K", 1)], now=clock.now() + timedelta(minutes=40)))
+        reaper = Reaper(database, rig.leases, Reserve(tmp_path / "reserve"), clock, on_recovered=rig.relay.wake)
+        assert await reaper.sweep() == 1
+        assert await database.read(lambda connection: is_due(connection, rig.lanes[0].id, now=clock.now()))
+
+
+def _was_tried(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE deliveries SET attempts = 1")
 
 
 def _claim_and_vanish(lane: Lane, connection: sqlite3.Connection) -> None:

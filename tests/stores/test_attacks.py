@@ -11,12 +11,13 @@ import pytest
 
 from state import estates
 from state.engine import connect_writer
-from state.key_queues import bring_dues_near
-from state.lanes import Lane
+from state.key_queues import bring_dues_near, move_dues
+from state.lanes import Lane, next_due
 from state.migrations import migrate, shipped
 from state.model.clock import to_millis
-from state.model.delivery import OrderMode, TargetMemory, Verdict
-from state.outbox import Outbox
+from state.model.delivery import DeliveryState, OrderMode, TargetMemory, Verdict
+from state.model.event import Op
+from state.outbox import Outbox, Release
 from state.testing import NOON
 from tests.stores.test_outbox import ESTATE, a_lane, an_event, check_invariants, claim, owe, settle
 
@@ -71,6 +72,38 @@ def test_looking_for_dues_out_of_reach_does_not_read_every_key(connection: sqlit
     lane = a_lane(connection)
     owe(connection, lane, *[an_event(f"K{number}", number) for number in range(MANY)])
     assert steps(connection, lambda: bring_dues_near(connection, now=NOON, longest=MINUTE)) < 3
+
+
+@pytest.mark.parametrize("mode", list(OrderMode))
+def test_what_was_never_tried_waits_for_nothing_when_the_clock_was_set_back(
+    connection: sqlite3.Connection, mode: OrderMode
+) -> None:
+    lane = a_lane(connection, mode)
+    owe(connection, lane, an_event("K", 1), an_event("K", 2, op=Op.DELTA), now=NOON + 40 * MINUTE)
+    assert claim(connection, lane) == []
+    bring_dues_near(connection, now=NOON, longest=timedelta(hours=1))
+    settle(connection, *claim(connection, lane))
+    assert len(claim(connection, lane)) == 1, "neither does what stood behind it"
+    check_invariants(connection)
+
+
+@pytest.mark.parametrize("mode", list(OrderMode))
+def test_what_waits_waits_no_longer_when_the_clock_was_set_back(
+    connection: sqlite3.Connection, mode: OrderMode
+) -> None:
+    lane = a_lane(connection, mode)
+    owe(connection, lane, an_event("K", 1))
+    [tried] = claim(connection, lane)
+    with Outbox(connection, now=NOON) as outbox:
+        later = Release(state=DeliveryState.PENDING, due_at=NOON + MINUTE, code="busy", detail="")
+        outbox.release(tried, later)
+    back = 40 * MINUTE
+    assert move_dues(connection, now=NOON - back, back=back) == 1
+    assert next_due(connection, lane.id) == NOON - back + MINUTE
+    owe(connection, lane, an_event("L", 2), now=NOON - back)
+    assert connection.execute("SELECT due_at FROM deliveries WHERE id = 1").fetchone() == (
+        to_millis(NOON - back + MINUTE),
+    )
 
 
 def test_a_doubt_from_a_future_that_a_clock_made_up_is_asked_for_all_the_same(connection: sqlite3.Connection) -> None:

@@ -19,10 +19,11 @@ DELETE FROM key_queues
  WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE key_id = ?1 AND settled_at IS NULL);
 
 -- :name advance
--- To the oldest.
+-- To the oldest. What was never tried waits for nothing, whatever the clock said when it came.
 UPDATE key_queues
    SET (lane_id, head, state, due_at) =
-       (SELECT lane_id, id, iif(due_at IS NULL, 'blocked', 'due'), coalesce(due_at, 0)
+       (SELECT lane_id, id, iif(due_at IS NULL, 'blocked', 'due'),
+               coalesce(iif(state = 'pending' AND attempts = 0, min(due_at, ?2), due_at), 0)
           FROM deliveries
          WHERE key_id = ?1 AND settled_at IS NULL
          ORDER BY id
@@ -34,7 +35,8 @@ UPDATE key_queues
 -- soonest, past what is parked or waits for a person.
 UPDATE key_queues
    SET (lane_id, head, state, due_at) =
-       (SELECT lane_id, id, iif(due_at IS NULL, 'blocked', 'due'), coalesce(due_at, 0)
+       (SELECT lane_id, id, iif(due_at IS NULL, 'blocked', 'due'),
+               coalesce(iif(state = 'pending' AND attempts = 0, min(due_at, ?2), due_at), 0)
           FROM deliveries
          WHERE id = coalesce(
                (SELECT id FROM deliveries WHERE key_id = ?1 AND settled_at IS NULL AND due_at <= ?2 ORDER BY id LIMIT 1),
@@ -42,6 +44,20 @@ UPDATE key_queues
                (SELECT id FROM deliveries WHERE key_id = ?1 AND settled_at IS NULL ORDER BY id LIMIT 1)))
  WHERE id = ?1;
 
--- :name nearer_due
--- A wall clock that went back leaves dues in a far future; nothing waits longer than the longest pause. Lane by lane, by index.
-UPDATE key_queues SET due_at = ?1 WHERE lane_id IN (SELECT id FROM lanes) AND state = 'due' AND due_at > ?2;
+-- :name bring_near
+-- What was never tried, and what waits beyond the longest pause. Lane by lane, by index.
+UPDATE key_queues
+   SET due_at = :now
+ WHERE lane_id IN (SELECT id FROM lanes) AND state = 'due' AND due_at > :now
+   AND (due_at > :longest
+        OR EXISTS (SELECT 1 FROM deliveries WHERE id = key_queues.head AND state = 'pending' AND attempts = 0));
+
+-- :name move_heads
+UPDATE deliveries
+   SET due_at = max(:now, due_at - :back)
+ WHERE id IN (SELECT head FROM key_queues WHERE lane_id IN (SELECT id FROM lanes) AND state = 'due' AND due_at > :now);
+
+-- :name move
+UPDATE key_queues
+   SET due_at = max(:now, due_at - :back)
+ WHERE lane_id IN (SELECT id FROM lanes) AND state = 'due' AND due_at > :now;
