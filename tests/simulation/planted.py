@@ -184,7 +184,7 @@ BUGS: Final = (
         "agent.relay",
         (
             (
-                "Departure(one, lane.tier, {asked_from[one.event.causationid]}) for one in admitted",
+                "Departure(one, lane.tier, {str(one.event.extensions[ANSWERED_SITE])}) for one in admitted",
                 "Departure(one, lane.tier, set()) for one in admitted",
             ),
         ),
