@@ -18,6 +18,7 @@ from state.model.ids import EstateHash
 from state.queries import load
 
 _SQL = load("bundles")
+_ROOM: Final = 10_000
 _ANY: Final = 2**63 - 1
 
 
@@ -65,6 +66,13 @@ def issue(
     )
     _add(connection, bundle)
     return bundle
+
+
+def leave_room(connection: sqlite3.Connection, *, by: str, now: datetime) -> None:
+    """Number what is in force at a hub far above all that it may have numbered and forgotten: its next seal is another one."""
+    issued = last(connection)
+    if issued is not None and issued.state is BundleState.ISSUED:
+        issue(connection, issued.estate, by=by, now=now, above=issued.number + _ROOM)
 
 
 def receive(connection: sqlite3.Connection, bundle: Bundle) -> bool:

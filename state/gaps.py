@@ -59,7 +59,17 @@ def beginnings(connection: sqlite3.Connection, peer: PeerId) -> Beginnings:
 def pass_over(
     connection: sqlite3.Connection, peer: PeerId, begin: Beginnings, *, upto_epoch: int, now: datetime
 ) -> list[Gap]:
-    """Go on where the streams of `peer` begin, as far as less of them is here; returns what is missing for good.
+    """Go on where the streams of `peer` begin, as far as less of them is here; returns what is missing for good."""
+    found = missing(connection, peer, begin, upto_epoch=upto_epoch)
+    for gap in found:
+        mark = begin[gap.epoch][gap.tier].mark
+        streams.receive(connection, peer, epoch=gap.epoch, tier=gap.tier, mark=mark)
+    add(connection, peer, found, is_ours=False, now=now)
+    return found
+
+
+def missing(connection: sqlite3.Connection, peer: PeerId, begin: Beginnings, *, upto_epoch: int) -> list[Gap]:
+    """What lies before where the streams of `peer` begin and is not here.
 
     Epochs later than `upto_epoch`, the peer's present one, are none of it.
     """
@@ -71,17 +81,16 @@ def pass_over(
             if here.seq >= beginning.mark.seq:
                 continue
             since = connection.execute(_SQL.recorded, (peer, epoch, tier, here.seq)).fetchone()
-            gap = Gap(
-                epoch=epoch,
-                tier=tier,
-                first=here.seq + 1,
-                last=beginning.mark.seq,
-                since=from_millis(since[0]) if since else None,
-                until=beginning.until,
+            found.append(
+                Gap(
+                    epoch=epoch,
+                    tier=tier,
+                    first=here.seq + 1,
+                    last=beginning.mark.seq,
+                    since=from_millis(since[0]) if since else None,
+                    until=beginning.until,
+                )
             )
-            streams.receive(connection, peer, epoch=epoch, tier=tier, mark=beginning.mark)
-            add(connection, peer, [gap], is_ours=False, now=now)
-            found.append(gap)
     return found
 
 

@@ -28,7 +28,7 @@ from agent.identity.invitation import Token
 from agent.identity.judgement import AgentIdentity, judge
 from agent.identity.listener_certificate import keep_listener_certificate
 from agent.identity.private_files import make_private_folder
-from state import audit, identities
+from state import audit, bundles, identities
 from state.database import Database
 from state.identities import Invitation, Standing
 from state.model.clock import Clock, from_millis, to_millis
@@ -312,6 +312,7 @@ def _move_aside(folder: Path, now: int) -> None:
 def _forget(reason: str, by: str, now: int, connection: sqlite3.Connection) -> None:
     known = identities.authority(connection)
     identities.forget_authority(connection)
+    bundles.leave_room(connection, by=by, now=from_millis(now))
     audit.append(
         connection,
         at_ms=now,

@@ -2,22 +2,24 @@
 
 That is done in the transaction of the hello and after every fence was judged, on the marks as they were: who is older than what
 it said in the same life is fenced and passes over nothing. The receiver notes a gap and tells of it at each hello, so that the
-sender knows as well, whichever reply was lost.
+sender knows as well, whichever reply was lost. A hub believes a site what can be true of that, and nothing else.
 """
 
 from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
-from agent.sync.needs import Standing
+from agent.sync.needs import Fence, Reason, Standing
 from agent.sync.wire import Hello, Welcome, WireBeginning, WireGap
 from state import audit, gaps
 from state.gaps import Beginning, Beginnings, Gap
+from state.life import Life
 from state.model.clock import to_millis
 from state.model.errors import RejectedError
 from state.model.stream import BEGINNING, Mark
@@ -26,6 +28,9 @@ from state.peers import Peer
 _log: Final = logging.getLogger("distctl.sync")
 _TOLD: Final = 100
 """Gaps of one link that are told at a hello, the newest of them."""
+
+_MOST: Final = 1_000
+"""Gaps of one link that are kept, each way: three hundred restores would not make them."""
 
 
 def told(connection: sqlite3.Connection, peer: Peer) -> Mapping[str, Any]:
@@ -44,10 +49,64 @@ def pass_over(connection: sqlite3.Connection, here: str, peer: Peer, said: Hello
 
     Raises `RejectedError` where a stream is said to begin behind its end.
     """
-    missing = gaps.pass_over(connection, peer.id, _beginnings(said), upto_epoch=said.epoch, now=now)
+    if behind := _behind_its_end(said):
+        raise RejectedError(
+            behind,
+            place="begins",
+            rule="a stream begins where its first events were let go, and ends behind that",
+            hint="this is a fault of that agent: report it with the versions of both",
+            code="malformed:begins",
+        )
+    missing = gaps.pass_over(connection, peer.id, _by_stream(said), upto_epoch=said.epoch, now=now)
     _note(connection, missing, sender=peer.site, receiver=here, peer=peer, now=now)
     news = gaps.add(connection, peer.id, (one.gap() for one in said.gaps), is_ours=True, now=now)
     _note(connection, news, sender=here, receiver=peer.site, peer=peer, now=now)
+
+
+def untrue(connection: sqlite3.Connection, here: Life, peer: Peer, said: Hello) -> Fence | None:
+    """What a site says of it that cannot be, which closes its link: a hub takes no gap on a site's word alone.
+
+    A site lets go of what this hub acknowledged, so this hub lacks some of it only where it was put back since: of each stream
+    at most once for each life that ended. And a site misses of ours what was let go here, as far as this life did that.
+    """
+    known = gaps.list_all(connection, peer.id)
+    what = _no_beginning(connection, here, peer, said, known) or _no_gap(connection, here, peer, said, known)
+    return Fence(peer.site, Reason.UNPROVEN, what) if what else None
+
+
+def _no_beginning(
+    connection: sqlite3.Connection, here: Life, peer: Peer, said: Hello, known: Sequence[Gap]
+) -> str | None:
+    if behind := _behind_its_end(said):
+        return behind
+    lives = Counter((gap.epoch, gap.tier) for gap in known if not gap.is_ours)
+    missing = gaps.missing(connection, peer.id, _by_stream(said), upto_epoch=said.epoch)
+    for gap in missing:
+        if lives[gap.epoch, gap.tier] >= here.epoch - 1:
+            lost = "nothing" if here.epoch == 1 else f"no more of it in {here.epoch - 1} restores"
+            return (
+                f"its stream of tier {gap.tier} of epoch {gap.epoch} is said to begin behind {gap.last}, of which "
+                f"{here.site} has {gap.first - 1} and has lost {lost}"
+            )
+    return _too_many(lives.total() + len(missing)) if missing else None
+
+
+def _no_gap(connection: sqlite3.Connection, here: Life, peer: Peer, said: Hello, known: Sequence[Gap]) -> str | None:
+    told = {(gap.epoch, gap.tier, gap.first) for gap in known if gap.is_ours}
+    news = [one for one in said.gaps if (one.epoch, one.tier, one.first) not in told]
+    let_go = gaps.beginnings(connection, peer.id).get(here.epoch, {})
+    for one in news:
+        upto = let_go[one.tier].mark.seq if one.tier in let_go else 0
+        if one.epoch > here.epoch or (one.epoch == here.epoch and one.last > upto):
+            return (
+                f"events up to {one.last} of tier {one.tier} of epoch {one.epoch} of {here.site} are said to be let go, "
+                f"and those up to {upto} are"
+            )
+    return _too_many(len(told) + len(news)) if news else None
+
+
+def _too_many(count: int) -> str | None:
+    return f"it tells of {count:,} gaps, and {_MOST:,} are more than there can be" if count > _MOST else None
 
 
 def after_passing(theirs: Standing, epoch: int, begin: Beginnings) -> Standing:
@@ -79,21 +138,19 @@ def _past(marks: Mapping[int, Mark], begin: Mapping[int, Beginning]) -> Mapping[
     return {**marks, **passed}
 
 
-def _beginnings(said: Hello | Welcome) -> Beginnings:
+def _by_stream(said: Hello | Welcome) -> Beginnings:
     found: dict[int, dict[int, Beginning]] = {}
     for one in said.begins:
-        end = said.sent.get(one.tier, BEGINNING)
-        if one.epoch == said.epoch and one.mark.seq > end.seq:
-            raise RejectedError(
-                f"the stream of tier {one.tier} of {said.site} begins behind its end",
-                place="begins",
-                rule="a stream begins where its first events were let go, and ends behind that",
-                shown=f"{one.mark.seq} of {end.seq}",
-                hint="this is a fault of that agent: report it with the versions of both",
-                code="malformed:begins",
-            )
         found.setdefault(one.epoch, {})[one.tier] = one.beginning()
     return found
+
+
+def _behind_its_end(said: Hello | Welcome) -> str | None:
+    for one in said.begins:
+        end = said.sent.get(one.tier, BEGINNING).seq
+        if one.epoch == said.epoch and one.mark.seq > end:
+            return f"the stream of tier {one.tier} of {said.site} begins behind its end: {one.mark.seq} of {end}"
+    return None
 
 
 def _note(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from agent.identity.seal import Seal
@@ -16,8 +18,10 @@ from state.bundles import Bundle, BundleState
 from state.model.clock import Clock, to_millis
 from state.model.ids import EstateHash
 
-_NEAR: Final = 10_000
-"""So many estates may have come into force in what a hub has forgotten."""
+_log: Final = logging.getLogger("distctl.sync")
+
+_UNSEALED: Final = "unsealed-bundle"
+_NOTED_AGAIN_AFTER: Final = timedelta(days=1)
 
 _MOST_WANTED: Final = 100
 """Estates that a site is asked for at once."""
@@ -50,16 +54,17 @@ class HubBundles:
     def outnumber(self, connection: sqlite3.Connection, hello: Hello) -> None:
         """This store was put back where a site has a later bundle of ours: what is in force now gets a number above that.
 
-        A hub whose authority was made anew does not know its seal of before: it believes a number that is near.
+        A number that is not under our seal moves nothing, and is told of once a day.
         """
         last, theirs = _issued(connection), hello.bundle
         if last is None or theirs is None:
             return
-        if theirs.number > last.number + _NEAR and not self._is_ours(theirs):
-            return
         if theirs.number < last.number or (theirs.number, theirs.estate) == (last.number, last.estate):
             return
         now = self._clock.now()
+        if not self._is_ours(theirs):
+            _refuse(connection, hello.site, theirs, now)
+            return
         issued = bundles.issue(connection, last.estate, by="agent", now=now, above=theirs.number)
         audit.append(
             connection,
@@ -84,7 +89,7 @@ class HubBundles:
 
     def _waited_for(self, connection: sqlite3.Connection, site: str) -> set[EstateHash]:
         """Who hands up an event has its estate; nobody is asked for one that another made up."""
-        return unapplied.wanted(connection, peer=peers.ensure(connection, site).id)
+        return unapplied.wanted(connection, peer=peers.number(connection, site))
 
     def _is_ours(self, head: BundleHead) -> bool:
         seal = self._seal()
@@ -132,3 +137,23 @@ def sealed(connection: sqlite3.Connection, estates: Iterable[EstateHash]) -> lis
 def _issued(connection: sqlite3.Connection) -> Bundle | None:
     last = bundles.last(connection)
     return last if last is not None and last.state is BundleState.ISSUED else None
+
+
+def _refuse(connection: sqlite3.Connection, site: str, theirs: BundleHead, now: datetime) -> None:
+    target, since = f"agent {site}", to_millis(now - _NOTED_AGAIN_AFTER)
+    lately = audit.entries(connection, target=target, action="refuse", since_ms=since)
+    if any(entry.details.get("code") == _UNSEALED for entry in lately):
+        return
+    reason = (
+        f"it says that it has bundle {theirs.number} ({theirs.estate[:8]}) of this hub, which is not under its seal"
+    )
+    _log.error("%s: %s", site, reason, extra={"site": site})
+    audit.append(
+        connection,
+        at_ms=to_millis(now),
+        actor="agent",
+        action="refuse",
+        target=target,
+        reason=reason,
+        details={"code": _UNSEALED},
+    )

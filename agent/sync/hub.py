@@ -25,7 +25,7 @@ from agent.sync.admission import (
     require_not_overtaken,
 )
 from agent.sync.audit_word import AuditWord
-from agent.sync.beyond import pass_over, told
+from agent.sync.beyond import pass_over, told, untrue
 from agent.sync.bundles import HubBundles
 from agent.sync.collecting import collect
 from agent.sync.errands import Errands, unpack
@@ -232,6 +232,8 @@ class Hub:
         peers.hear(connection, peer, now=to_millis(now), said=heard(hello.health, now))
         return self._introduce(connection, here, peers.ensure(connection, site), version, nonce=nonce)
 
+        if fence := untrue(connection, here, peer, hello):
+            return self._fence(connection, peer, fence)
     def _forgotten(self, connection: sqlite3.Connection, here: Life, peer: Peer, hello: Hello) -> Fence | None:
         if hello.receipt is None:
             return None
