@@ -38,6 +38,7 @@ from agent.sync.needs import Fence, Reason
 from agent.sync.proofs import Proofs
 from agent.sync.secret import new_secret
 from agent.sync.standing import needs_of, standing
+from agent.sync.turns import Turns
 from agent.sync.wire import (
     VERSION,
     Answer,
@@ -125,6 +126,7 @@ class Hub:
         self._sessions: dict[str, Nonce | None] = {}  # the nonce that a site had when it last said hello
         self._news: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._is_retired = False
+        self._turns = Turns()
 
     def wake(self, sites: Iterable[str]) -> None:
         """There is something for these sites."""
@@ -154,7 +156,13 @@ class Hub:
         return welcome.model_copy(update={"audit": word})
 
     async def push(self, site: str, raw: bytes) -> PushReply:
-        """Take in what a site hands up. Raises `LinkFencedError`, `RejectedError`."""
+        """Take in what a site hands up. Raises `LinkFencedError`, `RejectedError`; as any call with a frame, `TransientError`
+        where the hub has too many in work.
+        """
+        async with self._turns:
+            return await self._push(site, raw)
+
+    async def _push(self, site: str, raw: bytes) -> PushReply:
         frame = await asyncio.to_thread(decode, raw)
         push = read(Push, frame.head)
         if self._sessions.get(site) != push.nonce:
@@ -188,11 +196,16 @@ class Hub:
     async def _reply(self, site: str, pull: Pull, here: Life, peer: Peer, news: asyncio.Event) -> bytes:
         has_said_more = await self._witness.hear(site, epoch=pull.epoch, said=pull.audit)
         look = partial(self._for_the_site, here, peer, pull)
-        found = await self._database.read(look)
-        is_news = has_said_more or self._is_news(site, found) or self._errands.has_for(site, pull.run, pull.errands)
-        if not is_news and pull.wait_seconds and not self._is_retired:
-            await self._wait(news, min(pull.wait_seconds, LONGEST_WAIT))
+        async with self._turns:
             found = await self._database.read(look)
+            is_news = has_said_more or self._is_news(site, found) or self._errands.has_for(site, pull.run, pull.errands)
+            if is_news or not pull.wait_seconds or self._is_retired:
+                return await self._give(site, pull, found)
+        await self._wait(news, min(pull.wait_seconds, LONGEST_WAIT))
+        async with self._turns:
+            return await self._give(site, pull, await self._database.read(look))
+
+    async def _give(self, site: str, pull: Pull, found: _Found) -> bytes:
         reply = await self._answer(site, partial(self._hand_down, site, pull, found.word), name="sync.pull")
         self._witness.give(site, found.word)
         errands = self._errands.give(site, pull.run, pull.errands)

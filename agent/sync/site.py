@@ -10,7 +10,8 @@ import asyncio
 import logging
 import random
 import sqlite3
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
@@ -27,6 +28,7 @@ from agent.sync.incoming import Incoming, TakenIn
 from agent.sync.needs import Fence, Needs, Reason
 from agent.sync.secret import new_secret
 from agent.sync.standing import needs_of, standing
+from agent.sync.turns import COME_AGAIN_AFTER, is_busy
 from agent.sync.wire import VERSION, Hello, Pull, PullReply, Push, PushReply, Receipt, Welcome, read
 from agent.sync.witness import Witness
 from state import audit, estates, life, peers, restore, retention, streams
@@ -154,6 +156,17 @@ class SiteLink:
             tasks.create_task(self._push_on(nonce, needs.after, stopping), name="sync push")
             tasks.create_task(self._pull_on(stopping), name="sync pull")
 
+    async def _unless_busy(self, call: Awaitable[T], stopping: asyncio.Event) -> T | None:
+        """What the hub answers; None where it asks to come again, after a while."""
+        try:
+            return await call
+        except TransientError as error:
+            if not is_busy(error):
+                raise
+            pause = (error.retry_after or COME_AGAIN_AFTER).total_seconds()
+            await sleep_unless(stopping, pause * (1 + self._dice.random()), clock=self._clock)
+            return None
+
     # Hello.
 
     async def greet(self) -> tuple[Nonce, Needs]:
@@ -166,12 +179,26 @@ class SiteLink:
             welcome = await self._exchange.hello(hello)
             welcome.require_of(self._hub)
             if not welcome.begin_epoch:
-                greeted = await self._answer(partial(self._greeted, welcome), name="sync.greeted")
+                greeted = await self._compare(welcome)
                 self._wanted = welcome.wanted
                 await self._witness.hear(self._hub, epoch=welcome.epoch, said=welcome.audit)
                 return greeted
             await self._database.write(partial(self._adopted, welcome), name="sync.adopted")
             self._on_life()
+
+    async def _compare(self, welcome: Welcome) -> tuple[Nonce, Needs]:
+        try:
+            return await self._answer(partial(self._greeted, welcome), name="sync.greeted")
+        except LinkFencedError as error:
+            if error.fence.site != self._hub:
+                await self._stop_here()
+            raise
+
+    async def _stop_here(self) -> None:
+        """This store is at fault: it works no more, and the hub is told by a hello, since a person decides there."""
+        self._on_life()
+        with suppress(DistctlError):
+            await self._exchange.hello(await self._database.write(self._hello, name="sync.hello"))
 
     def _hello(self, connection: sqlite3.Connection) -> Hello:
         peer = peers.ensure(connection, self._hub)
@@ -184,6 +211,7 @@ class SiteLink:
             health=self._of_itself(connection),
             bundle=bundles.last_received(connection),
             receipt=_receipt(connection, peer),
+            fenced=life.get(connection).fenced,
             audit=self._witness.word(self._hub, connection),
             **told(connection, peer),
         )
@@ -241,7 +269,10 @@ class SiteLink:
             if not frame.segments and not frame.estates:
                 await unless(stopping, self._news.wait())
                 continue
-            reply = await self._exchange.push(await asyncio.to_thread(encode, frame))
+            raw = await asyncio.to_thread(encode, frame)
+            reply = await self._unless_busy(self._exchange.push(raw), stopping)
+            if reply is None:
+                continue
             await self._database.write(partial(self._acknowledged, reply), name="sync.acknowledged")
             after, wanted = {**after, **reply.received}, reply.wanted
 
@@ -274,9 +305,9 @@ class SiteLink:
     async def _pull_on(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             pull = await self._database.read(self._pull)
-            raw = await unless(stopping, self._exchange.pull(pull))
+            raw = await self._unless_busy(unless(stopping, self._exchange.pull(pull)), stopping)
             if raw is None:
-                return
+                continue
             frame = await asyncio.to_thread(decode, raw)
             taken = await self._answer(partial(self._take_in, pull, frame), name="sync.take_in")
             reply = read(PullReply, frame.head)

@@ -18,8 +18,9 @@ from agent.sync.fencing import LinkFencedError
 from agent.sync.https import HELLO, PUSH, HttpsExchange, add_routes
 from agent.sync.hub import Hub
 from agent.sync.site import SiteLink
+from agent.sync.turns import COME_AGAIN_AFTER, Turns, is_busy
 from state import peers
-from state.model.errors import DeniedError, RejectedError
+from state.model.errors import DeniedError, RejectedError, TransientError
 from state.testing import FrozenClock, temporary_database
 from tests.daemon.link_rig import CLOCK, HUB, AgentAt, an_estate, holds, until
 
@@ -121,6 +122,16 @@ async def test_a_fence_travels_with_its_reason_and_its_cure(tmp_path: Path) -> N
             await made.link.greet()
         assert (caught.value.fence.site, caught.value.fence.reason) == ("dc-north", "cloned")
         assert "distctl agents adopt dc-north" in caught.value.hint
+
+
+async def test_a_hub_that_is_busy_says_when_to_come_again(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        made.hub._turns = Turns(1, patience=0)
+        async with made.hub._turns:
+            with pytest.raises(TransientError) as caught:
+                await made.exchange.push(b"a frame")
+        assert is_busy(caught.value)
+        assert caught.value.retry_after == COME_AGAIN_AFTER
 
 
 @pytest.mark.parametrize(
