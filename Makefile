@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 DEV    := $(VENV)/.dev
 BENCH  := $(VENV)/.bench
 
-.PHONY: demo test kills powercut check bench backlog format clean simulate simulate-planted
+.PHONY: demo test kills powercut check bench backlog reconnect format clean simulate simulate-planted
 .DEFAULT_GOAL := demo
 
 demo: $(DEV)            ## a whole estate on this machine, with partners that misbehave
@@ -41,6 +41,9 @@ bench: $(BENCH)         ## ratios, side by side in one run
 
 backlog: $(BENCH)       ## a site that was away catches up, at full length: make backlog EVENTS=1000000
 	@$(BIN)/python -m bench.catching_up $(or $(EVENTS),1000000) $(ARGS)
+
+reconnect: $(BENCH)       ## all agents of an estate come back to their hub at once: make reconnect AGENTS=200
+	@$(BIN)/python -m bench.reconnecting $(or $(AGENTS),200) $(ARGS)
 
 $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)

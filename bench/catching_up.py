@@ -16,12 +16,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import re
-import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -29,9 +27,10 @@ from typing import Final
 
 from agent.identity.testing import free_port
 from bench.agent_process import AgentProcess, open_agent, until
+from bench.claim import Claim, report, whole_and_in_order
 from bench.disk import BUILD, workspace
 from bench.estate import FLOW, HUB, SITE, TIER_FLOWS, drop, write_linked_estate
-from bench.orders import TERMS, numbered, orders
+from bench.orders import numbered, orders
 from bench.partner import Partner, open_partner
 from bench.stream_filling import fill_streams
 from bench.two_agents import distctl, enrol
@@ -52,7 +51,6 @@ _ETA_EVERY: Final = 5  # looks
 _SAID_EVERY: Final = 15  # looks
 _RECEIVED: Final = "SELECT sum(seq) FROM streams_in WHERE tier = ?"
 _SENT: Final = "SELECT sum(seq) FROM streams_out WHERE tier = ?"
-_REVISION: Final = re.compile(re.escape(f'"{TERMS}') + r"([0-9]{3}) ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,15 +78,6 @@ class Course:
     offered: dict[str, float] = field(default_factory=dict)  # fresh orders: when, monotonic
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """One line of the table."""
-
-    what: str
-    found: str
-    holds: bool
-
-
 def main(arguments: Sequence[str]) -> None:
     """Run it. Exits with 1 where a claim does not hold."""
     parser = argparse.ArgumentParser(prog="python -m bench.catching_up", description=__doc__)
@@ -97,11 +86,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     with workspace(options.under) as folder:
         claims = asyncio.run(catch_up(folder, options.events))
-    width = max(len(claim.what) for claim in claims)
-    for claim in claims:
-        print(f"{'ok ' if claim.holds else 'NO '} {claim.what.ljust(width)}  {claim.found}")
-    if not all(claim.holds for claim in claims):
-        raise SystemExit(1)
+    report(claims)
 
 
 async def catch_up(folder: Path, events: int) -> list[Claim]:
@@ -187,7 +172,13 @@ def _timed(what: str) -> Iterator[None]:
 
 
 def _judge(course: Course, partner: Partner, expected: int) -> list[Claim]:
-    return [_by_tier(course), *_memory(course), _estimate(course), _fresh(course, partner), _ledger(partner, expected)]
+    return [
+        _by_tier(course),
+        *_memory(course),
+        _estimate(course),
+        _fresh(course, partner),
+        whole_and_in_order(partner, expected),
+    ]
 
 
 def _by_tier(course: Course) -> Claim:
@@ -231,25 +222,6 @@ def _fresh(course: Course, partner: Partner) -> Claim:
         what=f"a fresh order of tier 1 passes within {FRESH_WITHIN:.0f} s",
         found=f"{len(took)} orders: median {median(took):.1f} s, at most {max(took):.1f} s",
         holds=max(took) <= FRESH_WITHIN,
-    )
-
-
-def _ledger(partner: Partner, expected: int) -> Claim:
-    """Every order once, and the revisions of a key in the order in which they arose."""
-    rows = inversions = 0
-    last: dict[str, int] = {}
-    distinct: set[tuple[str, int]] = set()
-    with closing(sqlite3.connect(f"{partner.ledger.as_uri()}?mode=ro", uri=True)) as connection:
-        for number, text in connection.execute("SELECT po_no, CAST(data AS TEXT) FROM orders ORDER BY id"):
-            written = _REVISION.search(text)
-            revision = int(written[1]) if written else -1
-            inversions += revision < last.get(number, revision)
-            last[number] = revision
-            distinct.add((number, revision))
-            rows += 1
-    found = f"of {expected:,}: lost {expected - len(distinct):,}, doubled {rows - len(distinct):,}, out of order {inversions:,}"
-    return Claim(
-        what="nothing missing, in key order", found=found, holds=rows == len(distinct) == expected and not inversions
     )
 
 

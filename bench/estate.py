@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,6 +79,14 @@ def write_linked_estate(folder: Path, *, url: str, port: int) -> Path:
     return _write(folder, systems, flows, hub=hub)
 
 
+def write_fleet_estate(folder: Path, *, url: str, port: int, sites: Sequence[str]) -> Path:
+    """An estate of many sites, each with a flow of its name whose orders go to the one partner that the hub has."""
+    systems = {site: {"planning": {"connector": "files"}} for site in sites} | {HUB: {"erp": _erp(url)}}
+    flows = {site: _flow(site, "erp", site=site) | {"order": {"domain": "orders"}} for site in sites}
+    hub = {"site": HUB, "url": f"https://127.0.0.1:{port}", "listen": f"127.0.0.1:{port}"}
+    return _write(folder, systems, flows, hub=hub)
+
+
 def _write(folder: Path, systems: Mapping[str, Any], flows: Mapping[str, dict[str, Any]], **settings: object) -> Path:
     files = {
         "estate.yaml": {"name": "acme", "environment": "test", "currency": "EUR", **settings},
@@ -102,13 +110,13 @@ def drop(folder: Path, name: str, payloads: list[bytes]) -> float:
     return offered
 
 
-def _flow(name: str, target: str, *, tier: int = 1) -> dict[str, Any]:
+def _flow(name: str, target: str, *, tier: int = 1, site: str = "") -> dict[str, Any]:
     return {
         "flow": name,
         "owner": "planning@acme.example",
         "tier": tier,
         "source": {
-            "system": "planning",
+            "system": f"{site}/planning" if site else "planning",
             "settings": {
                 "folder": name,
                 "pattern": "*.jsonl",

@@ -25,13 +25,22 @@ def orders(count: int) -> list[bytes]:
 
 def order(number: int) -> bytes:
     """The order of that number."""
-    short = orjson.dumps(_document(number, ""))
-    return orjson.dumps(_document(number, "x" * (SIZE - len(short))))
+    return _filled(number, "")
+
+
+def revised(number: int, revision: int) -> bytes:
+    """The order of that number as it was changed so many times, of 999 at most: its terms say so."""
+    return _filled(number, f"{revision:03} ")
 
 
 def numbered(payloads: list[bytes]) -> Iterator[tuple[str, bytes]]:
     """Each payload with its order number."""
     return ((orjson.loads(payload)["po_no"], payload) for payload in payloads)
+
+
+def _filled(number: int, begin: str) -> bytes:
+    short = orjson.dumps(_document(number, begin))
+    return orjson.dumps(_document(number, begin + "x" * (SIZE - len(short))))
 
 
 def _document(number: int, filling: str) -> dict[str, object]:

@@ -93,7 +93,7 @@ class OpenSite:
         return [self._arrival(compiled, file, name, payload) for name, payload in numbered(payloads)]
 
     def _arrival(self, flow: CompiledFlow, file: str, name: str, payload: bytes) -> Arrival:
-        entity = parse(flow.spec.contract, _mapped(flow, name, payload))
+        entity = parse(flow.spec.contract, mapped(flow, name, payload))
         now = self.clock.now()
         identity = event_id(
             source=f"/{flow.source}",
@@ -107,7 +107,8 @@ class OpenSite:
         return Arrival(event, entity.references())
 
 
-def _mapped(flow: CompiledFlow, name: str, payload: bytes) -> dict[str, Any]:
+def mapped(flow: CompiledFlow, name: str, payload: bytes) -> dict[str, Any]:
+    """The canonical document of the order of that name."""
     record = SourceRecord(position="1", place=name, fields=orjson.loads(payload), raw=payload)
     for made in flow.documents([record]):
         if isinstance(made, Refused):
