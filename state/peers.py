@@ -60,8 +60,17 @@ class Peer:
 
 def ensure(connection: sqlite3.Connection, site: str) -> Peer:
     """The agent of that site, which may be new here."""
-    connection.execute(_SQL.ensure, (site,))
-    return _peer(connection.execute(_SQL.find, (site,)).fetchone())
+    found = find(connection, site)
+    if found is None:
+        connection.execute(_SQL.ensure, (site,))
+        found = _peer(connection.execute(_SQL.find, (site,)).fetchone())
+    return found
+
+
+def number(connection: sqlite3.Connection, site: str) -> PeerId:
+    """The local number of the agent of that site, which may be new here."""
+    row = connection.execute(_SQL.number, (site,)).fetchone()
+    return PeerId(row[0]) if row else ensure(connection, site).id
 
 
 def find(connection: sqlite3.Connection, site: str) -> Peer | None:

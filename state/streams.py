@@ -33,12 +33,20 @@ Item: TypeAlias = tuple[Seq, EventId, bytes]
 
 def append(connection: sqlite3.Connection, peer: PeerId, *, epoch: int, tier: int, items: Iterable[Item]) -> int:
     """Send these events to `peer`, behind what it is sent already; returns how many they are."""
-    connection.execute(_SQL.open, (peer, epoch, tier))
-    stream, seq, chain = connection.execute(_SQL.end, (peer, epoch, tier)).fetchone()
+    row = connection.execute(_SQL.end, (peer, epoch, tier)).fetchone()
+    if row is None:
+        connection.execute(_SQL.open, (peer, epoch, tier))
+        row = connection.execute(_SQL.end, (peer, epoch, tier)).fetchone()
+    stream, seq, chain = row
     end = Mark(seq, chain)
-    for number, event, data in items:
-        end = end.after(event, data)
-        connection.execute(_SQL.add_item, (stream, end.seq, number, end.chain))
+
+    def behind() -> Iterator[tuple[int, int, Seq, bytes]]:
+        nonlocal end
+        for number, event, data in items:
+            end = end.after(event, data)
+            yield stream, end.seq, number, end.chain
+
+    connection.executemany(_SQL.add_item, behind())
     connection.execute(_SQL.move_end, (end.seq, end.chain, stream))
     return end.seq - int(seq)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from agent.sync.recipients import recipients
@@ -53,9 +53,9 @@ class Outgoing:
         """The site of the hub's second agent."""
         return self._second
 
-    def send(self, connection: sqlite3.Connection, departures: Iterable[Departure]) -> frozenset[str]:
+    def send(self, connection: sqlite3.Connection, departures: Collection[Departure]) -> frozenset[str]:
         """Append each event to the streams of its recipients, in the order given; returns who is to have something."""
-        if self._hub is None:
+        if self._hub is None or not departures:
             return frozenset()
         epoch = life.get(connection).epoch
         leaving: defaultdict[tuple[PeerId, int], list[Item]] = defaultdict(list)
@@ -67,7 +67,7 @@ class Outgoing:
             for site in sites:
                 event, domain = one.event.event, one.domain or one.event.event.flow
                 if (site, domain) not in tiers:
-                    peer = peers.ensure(connection, site).id
+                    peer = peers.number(connection, site)
                     tiers[site, domain] = peer, streams.tier_for(connection, peer, domain, epoch=epoch, tier=one.tier)
                 leaving[tiers[site, domain]].append((one.event.seq, event.id, event.data))
         for (peer, tier), items in sorted(leaving.items()):

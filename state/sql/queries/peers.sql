@@ -6,6 +6,9 @@ SELECT id, site, epoch, state, reason, detail, nonce, nonce_before, attempt, hea
   FROM peers
  WHERE site = ?;
 
+-- :name number
+SELECT id FROM peers WHERE site = ?;
+
 -- :name list
 SELECT id, site, epoch, state, reason, detail, nonce, nonce_before, attempt, heard_at, said, answered, promised
   FROM peers
