@@ -12,7 +12,7 @@ demo: $(DEV)            ## a whole estate on this machine, with partners that mi
 	@$(BIN)/distctl demo
 
 test: $(DEV)            ## the suite, under 15 minutes on two cores
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 kills: $(DEV)           ## the SIGKILL loop at full length: make kills KILLS=500
 	@DISTCTL_KILLS=$(or $(KILLS),500) $(BIN)/pytest tests/acceptance/test_kill_loop.py tests/acceptance/test_estatewide.py $(ARGS)
