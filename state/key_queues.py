@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from state.lanes import Lane, list_lanes
+from state.lanes import Lane, order_mode
 from state.model.clock import to_millis
 from state.model.delivery import OrderMode
 from state.model.ids import LaneId
@@ -71,6 +71,6 @@ class KeyQueues:
         self._connection.executemany(_SQL.advance_in_any_order, unordered)
 
     def _is_unordered(self, lane: LaneId) -> bool:
-        if not self._modes:
-            self._modes = {known.id: known.order_mode for known in list_lanes(self._connection)}
+        if lane not in self._modes:
+            self._modes[lane] = order_mode(self._connection, lane)
         return self._modes[lane] is OrderMode.ANY

@@ -61,6 +61,16 @@ def list_lanes(connection: sqlite3.Connection) -> list[Lane]:
     ]
 
 
+def order_mode(connection: sqlite3.Connection, lane: LaneId) -> OrderMode:
+    """In which order the lane's deliveries go."""
+    return OrderMode(connection.execute(_SQL.order_mode, (lane,)).fetchone()[0])
+
+
+def owing(connection: sqlite3.Connection) -> set[LaneId]:
+    """The lanes with deliveries on their way or in doubt."""
+    return {LaneId(lane) for (lane,) in connection.execute(_SQL.owing)}
+
+
 def is_due(connection: sqlite3.Connection, lane: LaneId, *, now: datetime) -> bool:
     """Whether the lane has a key to work on now."""
     return bool(connection.execute(_SQL.is_due, (lane, to_millis(now))).fetchone()[0])

@@ -11,6 +11,9 @@ ON CONFLICT (flow, target_id) DO UPDATE
 SELECT l.id, l.flow, t.name, t.id, l.tier, l.order_mode, l.order_domain, l.shadow_of
   FROM lanes l JOIN targets t ON t.id = l.target_id;
 
+-- :name order_mode
+SELECT order_mode FROM lanes WHERE id = ?;
+
 -- :name is_due
 -- Whether a lane has a key to work on, at this moment.
 SELECT EXISTS (SELECT 1 FROM key_queues WHERE lane_id = ? AND state = 'due' AND due_at <= ?);
@@ -27,3 +30,6 @@ UPDATE lanes
 
 -- :name count_compared
 UPDATE lanes SET alike = alike + ?, different = different + ? WHERE id = ?;
+
+-- :name owing
+SELECT id FROM lanes WHERE pending + inflight + in_doubt + delayed > 0;
