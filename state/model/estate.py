@@ -377,6 +377,10 @@ class Estate(_Part):
         Defaults are left out, so that a version that knows more settings comes to the same hash. The tables of a mapping are
         lists of pairs: documents have their fields in that order.
         """
+        return self._written
+
+    @cached_property
+    def _written(self) -> bytes:
         document = self.model_dump(mode="json", exclude_defaults=True)
         for mapping in _mappings(document):
             mapping.update({name: _in_order(mapping[name]) for name in _TABLES if name in mapping})
