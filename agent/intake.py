@@ -23,6 +23,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, TypeAlias
 
+from agent import taken_ids
 from agent.crash_points import CrashPoint
 from agent.estate.compiled import CompiledFlow, CompiledLane
 from agent.mapping import Document, Refused
@@ -306,7 +307,8 @@ class Intake:
             unreadable=len(harvest.letters),
             now=millis,
         )
-        admitted = inbox.admit(connection, harvest.arrivals, raw_id=raw_id)
+        set_aside = partial(taken_ids.set_aside, connection, came_from=document.name, now=now)
+        admitted = inbox.admit(connection, harvest.arrivals, raw_id=raw_id, on_taken=set_aside)
         routed = [(one, harvest.lanes[one.event.id]) for one in admitted]
         flow = self._flow.spec
         again = _read_before(connection, self.name, admitted)

@@ -21,6 +21,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, TypeAlias
 
+from agent import taken_ids
 from agent.answers import Answer, Circumstances, legible, weigh
 from agent.breaker import Breaker
 from agent.crash_points import CrashPoint
@@ -385,7 +386,8 @@ class TargetRelay:
 
     def _tell(self, connection: sqlite3.Connection, lane: Lane, outcomes: Sequence[Event]) -> frozenset[str]:
         """Admit what became of deliveries of the lane, and send it to where their events arose; returns who is to have it."""
-        admitted = inbox.admit(connection, [Arrival(event) for event in outcomes])
+        set_aside = partial(taken_ids.set_aside, connection, came_from=lane.target, now=self._clock.now())
+        admitted = inbox.admit(connection, [Arrival(event) for event in outcomes], on_taken=set_aside)
         departures = [Departure(one, lane.tier, {str(one.event.extensions[ANSWERED_SITE])}) for one in admitted]
         return self._outgoing.send(connection, departures)
 

@@ -1,13 +1,13 @@
 """What was already taken in: an event enters the store once, however often it is read or sent.
 
-The event id is the deduplication key: `admit` writes those that are new and says which. All of it runs inside the caller's
-unit of work, so that events, checkpoint and deliveries are one transaction.
+The site where it arose and its id are the deduplication key: `admit` writes those that are new and says which. All of it runs
+inside the caller's unit of work, so that events, checkpoint and deliveries are one transaction.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ import orjson
 
 from state import trace
 from state.model.clock import from_millis, to_millis
-from state.model.errors import NotFoundError
+from state.model.errors import InvariantError, NotFoundError
 from state.model.event import Event
 from state.model.ids import EventId, Seq
 from state.origins import Origins
@@ -41,10 +41,17 @@ class Admitted:
     event: Event
 
 
-def admit(connection: sqlite3.Connection, arrivals: Iterable[Arrival], *, raw_id: int | None = None) -> list[Admitted]:
+def admit(
+    connection: sqlite3.Connection,
+    arrivals: Iterable[Arrival],
+    *,
+    raw_id: int | None = None,
+    on_taken: Callable[[Event, str], None] | None = None,
+) -> list[Admitted]:
     """Write the events that are new, index their business keys, and return them in their order.
 
-    `raw_id` is the document that they were read from.
+    `raw_id` is the document that they were read from. `on_taken` is told of each event whose id an event of another site has, and
+    of which site; without it that raises `InvariantError`.
     """
     new = _new(connection, list(arrivals))
     numbered = list(enumerate(new, _last_seq(connection) + 1))
@@ -122,15 +129,25 @@ def _last_seq(connection: sqlite3.Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def _new(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> list[Arrival]:
+def _new(
+    connection: sqlite3.Connection, arrivals: Sequence[Arrival], on_taken: Callable[[Event, str], None]
+) -> list[Arrival]:
     """Those whose events were not taken in before, each once. Only they take a number."""
     ids = [bytes.fromhex(arrival.event.id) for arrival in arrivals]
-    known = {known for (known,) in connection.execute(_SQL.list_known, (b"".join(ids),))}
-    by_id: dict[bytes, Arrival] = {}
+    known = connection.execute(_SQL.list_known, (b"".join(ids),)).fetchall() if ids else []
+    holders: dict[bytes, str | None] = dict(known)
+    new: list[Arrival] = []
     for identity, arrival in zip(ids, arrivals, strict=True):
-        if identity not in known:
-            by_id.setdefault(identity, arrival)
-    return list(by_id.values())
+        if identity not in holders:
+            new.append(arrival)
+            holders[identity] = arrival.event.site
+        elif (holder := holders[identity]) not in {None, arrival.event.site}:
+            on_taken(arrival.event, str(holder))
+    return new
+
+
+def _refuse(event: Event, holder: str) -> None:
+    raise InvariantError(f"the event {event.id} of {event.site} has the id of one of {holder}", code="id-taken")
 
 
 def _links(seq: int, arrival: Arrival) -> Iterator[trace.Link]:

@@ -74,6 +74,12 @@ def add(
     connection.executemany(_SQL.add, rows)
 
 
+def site_of(connection: sqlite3.Connection, event: EventId) -> str | None:
+    """Where the event with that id arose which waits; None where none does."""
+    row = connection.execute(_SQL.site_of, (bytes.fromhex(event),)).fetchone()
+    return row[0] if row else None
+
+
 def is_behind(connection: sqlite3.Connection, site: str, flow: str, partition_key: str, *, beside: str) -> bool:
     """Whether events of that flow and key that arose at `site` wait; those of the contract `beside` keep none waiting."""
     row = {"site": site, "flow": flow, "partition_key": partition_key, "beside": beside}

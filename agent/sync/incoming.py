@@ -11,10 +11,12 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TypeAlias
 
 import orjson
 
+from agent import taken_ids
 from agent.estate.compiled import CompiledFlow, CompiledLane
 from agent.estate.known import KnownEstate, KnownEstates
 from agent.lanes import open_lane
@@ -142,6 +144,9 @@ class Incoming:
         self._admit(connection, peer, tier, now, taken, again)
         millis = to_millis(self._clock.now())
         for event, code in later:
+            if (holder := unapplied.site_of(connection, event.id)) not in {None, event.site}:
+                self._set_aside_taken(connection, peer, event, str(holder))
+                continue
             detail = f"estate {event.estate} was never in force here"
             unapplied.add(
                 connection, [event], peer=peer.id, tier=tier, code=code, detail=detail, now=millis, again=again
@@ -163,7 +168,8 @@ class Incoming:
         Where it `is_owed_back` they go to the peer as well.
         """
         own = [event for event in events if self._is_its_own(connection, peer, event)]
-        admitted = inbox.admit(connection, [Arrival(event, _references(event)) for event in own])
+        set_aside = partial(self._set_aside_taken, connection, peer)
+        admitted = inbox.admit(connection, [Arrival(event, _references(event)) for event in own], on_taken=set_aside)
         departures: list[Departure] = []
         by_flow: defaultdict[str, list[tuple[Admitted, Sequence[CompiledLane]]]] = defaultdict(list)
         for one in admitted:
@@ -279,12 +285,15 @@ class Incoming:
         except (NotFoundError, ConfigError):  # not here yet, or of a newer version than ours
             return None
 
+    def _set_aside_taken(self, connection: sqlite3.Connection, peer: Peer, event: Event, holder: str) -> None:
+        taken_ids.set_aside(connection, event, holder, came_from=peer.site, now=self._clock.now())
+
     def _set_aside(
         self, connection: sqlite3.Connection, peer: Peer, event: Event | Malformed, error: DistctlError
     ) -> None:
         rejected = error if isinstance(error, RejectedError) else None
         letter = Letter(
-            record_id=event.id,
+            record_id=taken_ids.record_id(peer.site, event.id),
             site=peer.site,
             system="agent",
             flow=event.flow if isinstance(event, Event) else "",

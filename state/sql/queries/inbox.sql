@@ -1,11 +1,14 @@
 -- :name list_known
--- Of ids that stand one after another, 16 bytes each, those that were taken in before, also where they were let go since.
+-- Of ids that stand one after another, 16 bytes each, those that were taken in before, also where they were let go since, and
+-- where each arose; NULL where nobody knows any more.
 WITH RECURSIVE given (at) AS
      (SELECT 1 WHERE length(?1) > 0 UNION ALL SELECT at + 16 FROM given WHERE at + 16 <= length(?1))
-SELECT substr(?1, at, 16)
+SELECT substr(?1, at, 16), o.site
   FROM given
- WHERE EXISTS (SELECT 1 FROM events WHERE id = substr(?1, at, 16))
-    OR EXISTS (SELECT 1 FROM let_go WHERE id = substr(?1, at, 16));
+  LEFT JOIN events ev ON ev.id = substr(?1, at, 16)
+  LEFT JOIN let_go gone ON gone.id = substr(?1, at, 16)
+  LEFT JOIN origins o ON o.id = coalesce(ev.origin_id, gone.origin_id)
+ WHERE ev.seq IS NOT NULL OR gone.id IS NOT NULL;
 
 -- :name last_seq
 -- The last number given; AUTOINCREMENT keeps it even when the row is gone.

@@ -83,7 +83,7 @@ DELETE FROM trace
        (SELECT t.key, t.entity, t.is_subject, t.event_seq FROM json_each(?) given JOIN trace t ON t.event_seq = given.value);
 
 -- :name keep_ids
-INSERT INTO let_go (id) SELECT ev.id FROM json_each(?) given JOIN events ev ON ev.seq = given.value WHERE true
+INSERT INTO let_go (id, origin_id) SELECT ev.id, ev.origin_id FROM json_each(?) given JOIN events ev ON ev.seq = given.value WHERE true
 ON CONFLICT DO NOTHING;
 
 -- :name drop_events

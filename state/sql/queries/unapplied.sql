@@ -4,6 +4,9 @@ INSERT INTO unapplied (event_id, peer_id, tier, flow, partition_key, estate, att
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (event_id) DO NOTHING;
 
+-- :name site_of
+SELECT json_extract(CAST(attributes AS TEXT), '$.site') FROM unapplied WHERE event_id = ?;
+
 -- :name is_behind
 SELECT 1
   FROM unapplied
