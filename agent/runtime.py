@@ -50,7 +50,7 @@ from agent.start_count import StartCount
 from agent.supervisor import Forever, first_in, guard, sleep_unless, unless
 from agent.telemetry import Telemetry, notify_service_manager, start_logging, watchdog_seconds
 from agent.works import Ground, Works, open_works
-from state import audit, draining, life, targets
+from state import audit, draining, lanes, life, targets
 from state.database import Database
 from state.model.clock import Clock, to_millis
 from state.model.errors import (
@@ -164,6 +164,7 @@ class Agent:
         self._fenced = ""  # why this store may not go on
         self._resumed = asyncio.Event()  # safe mode is over: a person said so, or the agent stops
         self._ending = asyncio.Event()  # of the works that run now
+        self._owed = asyncio.Event()  # there may be work for a lane that no works know
         self._has_begun = asyncio.Event()  # works run, or it is known why they do not
         self._backups = Backups(
             ground.database, site=ground.site, data=options.data, clock=ground.clock, crash=ground.crash
@@ -227,6 +228,7 @@ class Agent:
             self._guarded(tasks, "starts", partial(self._in_force.become_well, stopping), stopping)
             self._guarded(tasks, "link", partial(self._link.run, stopping), stopping)
             self._guarded(tasks, "fleet", partial(self._fleet.watch, stopping), stopping)
+            self._guarded(tasks, "lanes", self._watch_lanes, stopping)
             self._guarded(tasks, "works", self._work, stopping)
             notify_service_manager("READY=1")
             _log.info("agent of %s is running, estate %s", ground.site, self._in_force.estate.hash)
@@ -321,7 +323,17 @@ class Agent:
             if self._stopping.is_set():
                 return
             self._has_begun.set()
+            self._owed.set()
             await self._works.run(self._ending)
+
+    async def _watch_lanes(self) -> None:
+        """Works begin anew where an event came late for a lane that left the estate and was closed."""
+        while not self._stopping.is_set():
+            await unless(self._stopping, self._owed.wait())
+            self._owed.clear()
+            owing = await self._ground.database.read(lanes.owing)
+            if self._works is not None and self._works.leave_out(owing):
+                self._ending.set()
 
     async def _feed_watchdog(self, until: asyncio.Event) -> None:
         seconds = watchdog_seconds()
@@ -388,6 +400,7 @@ class Agent:
             self._works.wake()
 
     def _wake_targets(self, targets: Collection[str]) -> None:
+        self._owed.set()
         if self._works is not None:
             self._works.wake(targets)
 

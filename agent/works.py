@@ -1,7 +1,8 @@
 """The sources and relays of one estate at one site: built, run and stopped together.
 
 A reload builds the next works from the new estate when the old ones have finished what was under way. Lanes that the new estate
-no longer has stay open, by the estate that their events carry, until they owe nothing.
+no longer has stay open, by the estate that their events carry, until they owe nothing. Where an event comes late for one that
+was closed, works begin anew.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from state.lanes import Lane, list_lanes
 from state.model.clock import Clock
 from state.model.errors import ConfigError, DistctlError
 from state.model.estate import Estate, SystemSpec, TargetSpec
+from state.model.ids import LaneId
 
 _log = logging.getLogger("distctl.works")
 
@@ -69,6 +71,15 @@ class _Leg:
     is_in_force: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class _Legs:
+    """What of the lanes to this site's systems is worked, what cannot be and why, and what left the estate and owes nothing."""
+
+    legs: Sequence[_Leg]
+    stranded: Sequence[tuple[Lane, str]]
+    idle: Collection[LaneId]
+
+
 class Works:
     """What runs for one estate in force."""
 
@@ -77,19 +88,21 @@ class Works:
         ground: Ground,
         compiled: CompiledEstate,
         lanes: Sequence[Lane],
-        legs: Sequence[_Leg],
+        found: _Legs,
         *,
         takes_in: bool = True,
     ) -> None:
-        """`lanes` are all there are; `legs` are those that are worked. Unless it `takes_in`, no source is read."""
+        """`lanes` are all there are; `found` are those that are worked. Unless it `takes_in`, no source is read."""
         self._ground = ground
         self._compiled = compiled
         self._closing = AsyncExitStack()
-        self._stranded: list[str] = []
+        self._idle = found.idle
+        self._lanes = {lane.id for lane in lanes}
+        self._stranded = [_left(lane, why) for lane, why in found.stranded]
         self._known = KnownEstates(compiled)
         hub = compiled.estate.settings.hub
         self._outgoing = Outgoing(ground.site, hub.site, second=hub.second) if hub else Outgoing(ground.site, None)
-        self._relays = {name: self._relay(name, of_target) for name, of_target in _by_target(legs).items()}
+        self._relays = {name: self._relay(name, of_target) for name, of_target in _by_target(found.legs).items()}
         self._intakes = [self._intake(flow, lanes) for flow in self._local_flows()] if takes_in else []
 
     @property
@@ -102,6 +115,10 @@ class Works:
         """The sources that cannot be read at the moment and the lanes that nobody can work, one sentence each."""
         unread = [f"{intake.name} cannot be read: {intake.trouble}" for intake in self._intakes if intake.trouble]
         return unread + self._stranded
+
+    def leave_out(self, owing: Collection[LaneId]) -> bool:
+        """Whether one of these lanes owed nothing and was in no estate in force when these works were opened."""
+        return any(lane in self._idle or lane not in self._lanes for lane in owing)
 
     async def run(self, ending: asyncio.Event) -> None:
         """Run until `ending`; then finish what is under way and let go of every connection."""
@@ -186,7 +203,7 @@ class Works:
         try:
             return self._open(leg)
         except (DistctlError, ValueError) as error:
-            trouble = f"lane {leg.lane.flow} to {leg.lane.target} left the estate and cannot be worked: {error}"
+            trouble = _left(leg.lane, error)
             _log.error("%s", trouble)
             self._stranded.append(trouble)
             return None
@@ -216,8 +233,8 @@ async def open_works(ground: Ground, compiled: CompiledEstate, *, takes_in: bool
     Raises `ConfigError` where a connector does not take its settings.
     """
     lanes = await ground.database.read(list_lanes)
-    legs = await ground.database.read(partial(_legs, compiled.estate, ground.site))
-    return Works(ground, compiled, lanes, legs, takes_in=takes_in)
+    found = await ground.database.read(partial(_legs, compiled.estate, ground.site))
+    return Works(ground, compiled, lanes, found, takes_in=takes_in)
 
 
 async def rehearse(ground: Ground, compiled: CompiledEstate) -> None:
@@ -235,19 +252,35 @@ async def rehearse(ground: Ground, compiled: CompiledEstate) -> None:
             await sink.close()
 
 
-def _legs(estate: Estate, site: str, connection: sqlite3.Connection) -> list[_Leg]:
+def _legs(estate: Estate, site: str, connection: sqlite3.Connection) -> _Legs:
     """The lanes to this site's systems that are in force or still owe, those of earlier estates first."""
     in_force: list[_Leg] = []
     earlier: list[_Leg] = []
+    stranded: list[tuple[Lane, str]] = []
+    idle: set[LaneId] = set()
     for lane in list_lanes(connection):
         if not lane.target.startswith(f"{site}/"):
             continue
         if (target := _target(estate, lane)) is not None:
             in_force.append(_Leg(lane, _system(lane.target, estate), target))
-        elif (old := estates.of_lane(connection, lane.id)) is not None and (target := _target(old, lane)) is not None:
+            continue
+        try:
+            old = estates.of_lane(connection, lane.id)
+        except ConfigError as error:
+            stranded.append((lane, str(error)))
+            continue
+        if old is None:
+            idle.add(lane.id)
+        elif (target := _target(old, lane)) is None:
+            stranded.append((lane, "the estate that its events carry does not have it"))
+        else:
             _log.info("lane %s to %s left the estate and is worked until it owes nothing", lane.flow, lane.target)
             earlier.append(_Leg(lane, _system(lane.target, estate, old), target, is_in_force=False))
-    return earlier + in_force
+    return _Legs(earlier + in_force, stranded, idle)
+
+
+def _left(lane: Lane, why: object) -> str:
+    return f"lane {lane.flow} to {lane.target} left the estate and cannot be worked: {why}"
 
 
 def _system(target: str, *preferred: Estate) -> SystemSpec:

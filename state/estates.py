@@ -69,17 +69,24 @@ def find(connection: sqlite3.Connection, estate_hash: EstateHash) -> Estate:
     row = connection.execute(_SQL.find, (estate_hash,)).fetchone()
     if row is None:
         raise NotFoundError(f"no estate {estate_hash} was ever in force here", code="unknown-estate")
+    return _read(estate_hash, row[0])
+
+
+def of_lane(connection: sqlite3.Connection, lane: LaneId) -> Estate | None:
+    """The estate that routes what the lane still owes, or None where it owes nothing.
+
+    Raises `ConfigError` for one that this version cannot read.
+    """
+    row = connection.execute(_SQL.of_lane, (lane,)).fetchone()
+    return _read(*row) if row else None
+
+
+def _read(estate_hash: EstateHash, document: bytes) -> Estate:
     try:
-        return Estate.from_json(row[0])
+        return Estate.from_json(document)
     except ValidationError:
         raise ConfigError(
             f"the estate {estate_hash} cannot be read",
             hint="another agent uses what a later distctl knows: install that here too",
             code="estate-version",
         ) from None
-
-
-def of_lane(connection: sqlite3.Connection, lane: LaneId) -> Estate | None:
-    """The estate that routes what the lane still owes, or None where it owes nothing."""
-    row = connection.execute(_SQL.of_lane, (lane,)).fetchone()
-    return Estate.from_json(row[0]) if row else None

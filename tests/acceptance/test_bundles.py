@@ -267,3 +267,24 @@ def _answers(agent: AgentProcess) -> bool:
         return bool(agent.client.status())
     except Exception:  # noqa: BLE001  it is starting
         return False
+
+
+def test_what_comes_late_of_a_flow_that_the_estate_no_longer_has_is_delivered_all_the_same(whole: Whole) -> None:
+    planner = whole.add_flow("bulk")
+    edited = whole.edit()
+    for site in ("north", "south"):
+        until(partial(whole.is_told, site, number=2), f"{site} runs it")
+        assert whole.estate(site) == edited
+    north = whole.agents["north"]
+    whole.agents["hq"].stop()
+    planner.publish("R-1", "R-2")
+    until(lambda: north.rows("SELECT count(*) FROM events") == [(2,)], "the north alone has them")
+    north.stop()
+    whole.agents["hq"].run()
+    del whole.flows["bulk"]
+    (whole.folder / "estates" / "hq" / "flows" / "bulk.yaml").unlink()
+    removed = whole.edit()
+    until(partial(whole.runs, "south", removed), "the south has forgotten the flow, and owes nothing of it")
+    north.run()
+    until(lambda: left(whole.folder / "wms") == {"R-1": [1], "R-2": [1]}, "the lane is worked again")
+    until(lambda: whole.agents["south"].status().totals.backlog == 0, "nothing is owed")

@@ -28,7 +28,7 @@ from agent.sync.outgoing import Outgoing
 from agent.telemetry import Telemetry
 from agent.works import Ground, open_works
 from connectors.base import Batch, Found, NotFound, Outcome, Parcel, RawDocument, Source, SourceRecord
-from state import estates, inbox
+from state import estates, inbox, lanes
 from state.database import Database
 from state.inbox import Arrival
 from state.lanes import Lane, list_lanes
@@ -217,6 +217,45 @@ async def test_an_old_lane_whose_system_is_reached_in_another_way_by_now_goes_th
                     await asyncio.sleep(0.01)
             ending.set()
         assert set(works.relays) == {"n/erp", "n/archive"}
+
+
+@pytest.mark.parametrize("document", [b'{"flows": "of an older distctl"}', None], ids=["unreadable", "without it"])
+async def test_an_old_lane_whose_estate_does_not_help_is_told_and_stops_no_other(
+    tmp_path: Path, document: bytes | None
+) -> None:
+    before = an_estate(targets=[{"system": "n/erp"}], folder=tmp_path)
+    after = an_estate(targets=[{"system": "n/archive"}], folder=tmp_path)
+    old = document or after.estate.to_json()
+    async with temporary_database(tmp_path, now=CLOCK.now()) as database:
+        await database.write(partial(in_force, before))
+        await database.write(partial(owed_to_the_erp, before))
+        await database.write(partial(in_force, after))
+        change = "UPDATE estates SET document = ? WHERE hash = ?"
+        await database.write(lambda connection: connection.execute(change, (old, before.estate.hash)).rowcount)
+        works = await open_works(the_ground(tmp_path, database), after)
+        assert [trouble.partition(":")[0] for trouble in works.troubles] == [
+            "lane reco to n/erp left the estate and cannot be worked"
+        ]
+        assert set(works.relays) == {"n/archive"}
+        assert not works.leave_out(await database.read(lanes.owing)), "it is known, and opening anew would not help"
+        ending = asyncio.Event()
+        ending.set()
+        await works.run(ending)
+
+
+async def test_works_know_when_a_lane_owes_that_owed_nothing_when_they_were_opened(tmp_path: Path) -> None:
+    before = an_estate(targets=[{"system": "n/erp"}], folder=tmp_path)
+    after = an_estate(targets=[{"system": "n/archive"}], folder=tmp_path)
+    async with temporary_database(tmp_path, now=CLOCK.now()) as database:
+        for compiled in (before, after):
+            await database.write(partial(in_force, compiled))
+        works = await open_works(the_ground(tmp_path, database), after)
+        assert not works.leave_out(await database.read(lanes.owing))
+        await database.write(partial(owed_to_the_erp, before))
+        assert works.leave_out(await database.read(lanes.owing))
+        ending = asyncio.Event()
+        ending.set()
+        await works.run(ending)
 
 
 async def test_an_old_lane_that_cannot_be_opened_any_more_stops_no_other(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ SELECT hash FROM estates ORDER BY adoption DESC LIMIT 1;
 
 -- :name of_lane
 -- The estate that an unsettled delivery of a lane is routed by. It may stand behind the head of another lane of its order domain.
-SELECT e.document
+SELECT e.hash, e.document
   FROM lanes l
   JOIN key_queues q ON q.target_id = l.target_id AND q.order_domain = l.order_domain
   JOIN deliveries d ON d.key_id = q.id AND d.settled_at IS NULL AND d.lane_id = l.id
