@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
@@ -16,7 +16,7 @@ from agent.control.schema import AgentRow, AuditFinding, GapRow, SiteBundle
 from agent.pace import LOOKS_EVERY, Pace
 from agent.supervisor import sleep_unless
 from agent.sync.beyond import sentence
-from agent.sync.fencing import cure
+from agent.sync.fencing import cure, own_cure
 from agent.sync.needs import Fence, Reason
 from state import audit, audit_copies, gaps, life, peers, streams
 from state.database import Database
@@ -27,10 +27,17 @@ from state.model.clock import Clock, to_millis
 from state.model.errors import ConflictError, NotFoundError
 from state.model.estate import Estate
 from state.model.suggestion import suggestion
-from state.peers import Peer, PeerState
+from state.peers import Peer, PeerState, Refused
 
 if TYPE_CHECKING:
     from agent.identity.hub import HubIdentity, Invited
+
+
+SILENT_AFTER: Final = timedelta(minutes=1)
+"""A site calls every ten seconds, and dials again within a minute."""
+
+_COMES_AGAIN_WITHIN: Final = timedelta(minutes=3)
+"""A store that is refused tries again every minute: one that did not for so long was stopped."""
 
 
 class Fleet:
@@ -68,7 +75,7 @@ class Fleet:
         identity = self._identity()
         standings = {one.site: one for one in identity.standings()} if identity else {}
         expected = set(self._estate().sites) - {self._site} if identity else {hub.site}
-        return await self._database.read(partial(_rows, expected, standings, hub.site, self._pace))
+        return await self._database.read(partial(_rows, expected, standings, hub.site, self._pace, self._clock.now()))
 
     async def agent(self, site: str) -> AgentRow:
         """One of them. Raises `NotFoundError`."""
@@ -92,9 +99,9 @@ class Fleet:
         return await self.agent(site)
 
     async def adopt(self, site: str, *, by: str, reason: str) -> AgentRow:
-        """Let the store that says hello next for a fenced site go on, in a new epoch.
+        """Let the store that says hello next for a site go on, in a new epoch: the site is fenced, or a store of it was refused.
 
-        Raises `ConflictError` where the site is not fenced, or this is not the hub.
+        Raises `ConflictError` where neither is so, where the store that was not refused is still at work, or this is not the hub.
         """
         self._hub()
         await self.agent(site)
@@ -133,22 +140,24 @@ class Fleet:
         )
 
     def _adopt(self, site: str, by: str, reason: str, connection: sqlite3.Connection) -> None:
-        peer = peers.find(connection, site)
-        if peer is None or peer.state is not PeerState.FENCED:
+        peer, now = peers.find(connection, site), self._clock.now()
+        if peer is None or not (peer.state is PeerState.FENCED or peer.refused):
             raise ConflictError(
-                f"the agent of {site} is not fenced",
+                f"the agent of {site} is not fenced, and no other store of it was refused",
                 hint="`distctl agents list` says how each stands",
                 code="not-fenced",
             )
+        if peer.refused:
+            _require_silent(peer, now)
         peers.open_again(connection, peer, adopting=True)
         audit.append(
             connection,
-            at_ms=to_millis(self._clock.now()),
+            at_ms=to_millis(now),
             actor=by,
             action="adopt",
             target=f"agent {site}",
             reason=reason,
-            before={"state": peer.state, "reason": peer.reason},
+            before={"state": peer.state, "reason": Reason.ENDED if peer.refused else peer.reason},
             after={"state": PeerState.ADOPTING},
         )
 
@@ -161,14 +170,30 @@ class Fleet:
         return identity
 
 
+def _require_silent(peer: Peer, now: datetime) -> None:
+    """Raises `ConflictError` while the store that was not refused is at work: it would say hello first, and be adopted."""
+    if not _is_silent(peer, now):
+        raise ConflictError(
+            f"the store of {peer.site} that is not refused was heard at {_second(peer.heard_at)}",
+            hint=f"stop it first: this works {SILENT_AFTER.total_seconds():g} s after it was heard last; where nobody can, "
+            f"`distctl agents deny {peer.site}`, and invite and enrol the other anew",
+            code="still-heard",
+        )
+
+
 def _rows(
-    expected: set[str], standings: Mapping[str, Standing], hub: str, pace: Pace, connection: sqlite3.Connection
+    expected: set[str],
+    standings: Mapping[str, Standing],
+    hub: str,
+    pace: Pace,
+    now: datetime,
+    connection: sqlite3.Connection,
 ) -> list[AgentRow]:
     here = life.get(connection)
     audits = {finding.audit_of: finding for finding in findings(connection)}
     known = {peer.site: peer for peer in peers.list_all(connection)}
     return [
-        _row(connection, here, site, known.get(site), standings.get(site), hub, pace, audits.get(site))
+        _row(connection, here, site, known.get(site), standings.get(site), hub, pace, audits.get(site), now)
         for site in sorted(expected | set(known) | set(standings))
     ]
 
@@ -182,8 +207,10 @@ def _row(
     hub: str,
     pace: Pace,
     finding: AuditFinding | None,
+    now: datetime,
 ) -> AgentRow:
-    state, reason, cure_text = _state(here, peer, standing, hub)
+    refused = _still_refused(peer, now) if peer else None
+    state, reason, cure_text = _state(here, peer, standing, hub, refused, now)
     if finding and not reason:
         reason, cure_text = finding.text, finding.to_do
     return AgentRow(
@@ -193,6 +220,7 @@ def _row(
         to_do=cure_text,
         epoch=peer.epoch if peer else 0,
         heard_at=peer.heard_at if peer else None,
+        refused_at=refused.at if refused else None,
         waiting=_owed(connection, here, peer) if peer else 0,
         done_in=pace.done_in(site),
         certificate_until=_certificate_until(standing),
@@ -245,7 +273,25 @@ def _certificate_until(standing: Standing | None) -> datetime | None:
     return read_certificate(standing.certificate).not_after
 
 
-def _state(here: Life, peer: Peer | None, standing: Standing | None, hub: str) -> tuple[str, str, str]:
+def _is_silent(peer: Peer, now: datetime) -> bool:
+    return peer.heard_at is None or now - peer.heard_at > SILENT_AFTER
+
+
+def _still_refused(peer: Peer, now: datetime) -> Refused | None:
+    """The store that is refused, as long as it comes again, or none of its site was heard since."""
+    refused = peer.refused
+    if refused is None or now - refused.at <= _COMES_AGAIN_WITHIN:
+        return refused
+    return refused if peer.heard_at is None or peer.heard_at < refused.at else None
+
+
+def _second(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%SZ}" if at else "never"
+
+
+def _state(
+    here: Life, peer: Peer | None, standing: Standing | None, hub: str, refused: Refused | None, now: datetime
+) -> tuple[str, str, str]:
     """How an agent stands, why, and what a person does about it."""
     if standing and standing.is_denied:
         return "denied", standing.denied_reason, "`distctl agents allow` ends it, an invitation gives it a new identity"
@@ -259,4 +305,16 @@ def _state(here: Life, peer: Peer | None, standing: Standing | None, hub: str) -
     if here.is_gathering and peer.answered < here.epoch:
         why = "this store was put back, and its agent has not given back all that it has"
         return "awaited", why, f"start it, or go on without: `distctl agents waive {peer.site}`"
-    return "open", "", ""
+    state = "silent" if _is_silent(peer, now) else "open"
+    if here.fenced:
+        return state, f"this store is fenced: {here.fenced}", own_cure(here.site, hub=hub)
+    if refused:
+        why = f"another store of it is refused, last at {_second(refused.at)}: {refused.detail}"
+        return state, why, cure(Fence(peer.site, Reason.ENDED, refused.detail), hub=hub)
+    if state == "silent":
+        return (
+            state,
+            f"it was heard last at {_second(peer.heard_at)}",
+            "look at its agent and its line; nothing is lost",
+        )
+    return state, "", ""

@@ -48,6 +48,7 @@ from agent.retention import Retention
 from agent.site_estate import SiteEstate, is_enrolled
 from agent.start_count import StartCount
 from agent.supervisor import Forever, first_in, guard, sleep_unless, unless
+from agent.sync.fencing import own_cure
 from agent.telemetry import Telemetry, notify_service_manager, start_logging, watchdog_seconds
 from agent.works import Ground, Works, open_works
 from state import audit, draining, lanes, life, targets
@@ -439,12 +440,13 @@ class Agent:
         if self._is_waiting:
             return [self._safe_mode()]
         full = [f"the disk was full: free space under {self._options.data}"] if self._reserve.is_given_up else []
-        fenced = (
-            [f"this store is fenced: {self._fenced}; `distctl restore` begins its next epoch"] if self._fenced else []
-        )
+        fenced = [f"this store is fenced: {self._fenced}; {self._cure()}"] if self._fenced else []
         gathering = [self._gathering.trouble] if self._gathering.trouble else []
         works = self._works.troubles if self._works else fenced or gathering or ["nothing runs: see the log"]
         return [*self._in_force.troubles, *full, *works, *self._link.troubles]
+
+    def _cure(self) -> str:
+        return own_cure(self._ground.site, hub=self._hub_site() or self._ground.site)
 
     def _safe_mode(self) -> str:
         return (

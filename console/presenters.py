@@ -241,12 +241,26 @@ def agent_state(row: Any) -> str:
 
 
 def agent_facts(row: Any) -> dict[str, object]:
-    """What is known of another agent, with what it told of itself as facts of their own: `queues deliveries`."""
+    """What is known of another agent, with what it told of itself as facts of their own: `owes deliveries`."""
     facts: dict[str, object] = row.model_dump(mode="json", exclude={"gaps", "said", "bundle"})
     for name, said in row.said.items():
         facts |= {f"{name} {part}": fact for part, fact in said.items()} if isinstance(said, dict) else {name: said}
-    return facts
+    return {_PLAINLY.get(name, name): fact for name, fact in facts.items()}
 
+
+_PLAINLY: Final = {
+    "refused_at": "another store refused at",
+    "waiting": "events that it does not have yet",
+    "done_in": "seconds until it has them",
+    "audit_kept": "audit entries copied here",
+    "units_queued": "writes that wait for its store",
+    "clock_skew_seconds": "its clock is ahead by seconds",
+    "queues deliveries": "owes deliveries",
+    "queues parked": "has parked",
+    "queues events": "owes events to other agents",
+    "queues unapplied": "events that wait for their estate",
+}
+"""What people read of an agent where its JSON has another name."""
 
 AGENTS: Final = Listing(
     columns=(

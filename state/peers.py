@@ -1,7 +1,8 @@
 """Other agents as this store knows them: the hub at a site, the sites at a hub.
 
 A peer is open, fenced (nothing is exchanged until a person decides) or being adopted (a person decided: its next hello begins a
-new epoch). The nonces are those of `docs/decisions/010-sites-in-step.md`.
+new epoch). While it is open another store of its site may have been refused, whose epoch has ended. The nonces are those of
+`docs/decisions/010-sites-in-step.md`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from state.model.clock import from_millis
+from state.model.clock import from_millis, to_millis
 from state.model.stream import Nonce
 from state.queries import load
 from state.streams import PeerId
@@ -40,6 +41,14 @@ class Promise:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A store of a peer's site whose epoch has ended, and when it came last."""
+
+    at: datetime
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
     """Another agent."""
 
@@ -49,6 +58,7 @@ class Peer:
     state: PeerState
     reason: str
     detail: str
+    refused: Refused | None  # since it began its epoch; of a peer that is open
     nonce: Nonce | None  # issued last: by us where we are the hub, else to us
     nonce_before: Nonce | None
     attempt: str  # with which we present `nonce`; where we are the hub, with which `nonce_before` was presented
@@ -130,6 +140,12 @@ def fence(connection: sqlite3.Connection, peer: Peer, *, reason: str, detail: st
     return connection.execute(_SQL.fence, (reason, detail, peer.id)).rowcount > 0
 
 
+def refuse(connection: sqlite3.Connection, peer: Peer, *, detail: str, now: datetime) -> bool:
+    """A store of the peer's site came whose epoch has ended; answers whether that is the first time in this one."""
+    said = orjson.dumps({"at": to_millis(now), "detail": detail}).decode()
+    return connection.execute(_SQL.refuse, (said, peer.id)).rowcount > 0 and peer.refused is None
+
+
 def open_again(connection: sqlite3.Connection, peer: Peer, *, adopting: bool = False) -> None:
     """A person decided, or what was decided is done."""
     connection.execute(_SQL.open, (PeerState.ADOPTING if adopting else PeerState.OPEN, peer.id))
@@ -137,13 +153,15 @@ def open_again(connection: sqlite3.Connection, peer: Peer, *, adopting: bool = F
 
 def _peer(row: Sequence[Any]) -> Peer:
     (number, site, epoch, state, reason, detail, nonce, before, attempt, heard_at, said, answered, promised) = row
+    refused = _refused(detail) if state == PeerState.OPEN and detail else None
     return Peer(
         id=PeerId(number),
         site=site,
         epoch=epoch,
         state=PeerState(state),
         reason=reason,
-        detail=detail,
+        detail="" if refused else detail,
+        refused=refused,
         nonce=Nonce.parse(nonce) if nonce else None,
         nonce_before=Nonce.parse(before) if before else None,
         attempt=attempt,
@@ -152,6 +170,11 @@ def _peer(row: Sequence[Any]) -> Peer:
         answered=answered,
         promised=_promise(promised),
     )
+
+
+def _refused(text: str) -> Refused:
+    said = orjson.loads(text)
+    return Refused(at=from_millis(said["at"]), detail=said["detail"])
 
 
 def _promise(text: str | None) -> Promise | None:

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
-from typing import Final
 
 from agent.control.schema import AgentRow, AuditFinding, Condition, DrainView, LaneRow
 from state.unapplied import Strange
-
-SILENT_AFTER: Final = timedelta(minutes=1)
-"""A site calls every ten seconds, and dials again within a minute."""
 
 
 def conditions_of(
@@ -22,15 +17,14 @@ def conditions_of(
     drain: DrainView | None = None,
     strange: Sequence[Strange] = (),
     agents: Sequence[AgentRow] = (),
-    now: datetime | None = None,
 ) -> list[Condition]:
     """The conditions that hold, the most urgent first. A shadow lane counts for nothing.
 
-    `agents` are those that a hub sees at `now`.
+    `agents` are those that a hub sees.
     """
     counted = [lane for lane in lanes if not lane.shadow_of]
     found = [*_conditions(counted, open_dead_letters, troubles, audits), *_unknown_estates(strange)]
-    found += _sites(agents, now) if now else ()
+    found += _sites(agents)
     return [*found, _draining(drain)] if drain is not None and drain.since is not None else found
 
 
@@ -65,16 +59,19 @@ def _unknown_estates(strange: Sequence[Strange]) -> Iterator[Condition]:
         yield Condition(name="unknown-estate", count=sum(one.count for one in strange), text=text)
 
 
-def _sites(agents: Sequence[AgentRow], now: datetime) -> Iterator[Condition]:
-    """The sites that are not in step: kept out until a person decides, or silent."""
-    told = [f"{row.agent} is {row.state}" for row in agents if row.state in {"fenced", "awaited"}]
-    told += [
-        f"{row.agent} was not heard since {row.heard_at:%Y-%m-%d %H:%M:%SZ}"
-        for row in agents
-        if row.state == "open" and row.heard_at is not None and now - row.heard_at > SILENT_AFTER
-    ]
+def _sites(agents: Sequence[AgentRow]) -> Iterator[Condition]:
+    """The sites that are not in step: kept out until a person decides, silent, or with a store that is refused."""
+    told = [one for row in agents if (one := _out_of_step(row))]
     if told:
         yield Condition(name="sites", count=len(told), text=f"{'; '.join(told)}: distctl agents list")
+
+
+def _out_of_step(row: AgentRow) -> str:
+    """`north is silent since 2026-03-02 08:58:59Z`; empty where a site is in step, or a person keeps it out."""
+    since = f" since {row.heard_at:%Y-%m-%d %H:%M:%SZ}" if row.state == "silent" and row.heard_at else ""
+    said = [f"is {row.state}{since}"] if row.state in {"fenced", "awaited", "silent"} else []
+    said += ["has a store that is refused"] if row.refused_at else []
+    return f"{row.agent} {' and '.join(said)}" if said else ""
 
 
 def _draining(drain: DrainView) -> Condition:

@@ -425,11 +425,12 @@ class AgentRow(_Wire):
     """Another agent as this one knows it. `waiting` are events that it does not have yet; `said` is what it told of itself."""
 
     agent: str = Field(description="its site")
-    state: str = Field(description="open, awaited, fenced, adopting, denied or never heard")
+    state: str = Field(description="open, silent, awaited, fenced, adopting, denied or never heard")
     reason: str = ""
     to_do: str = Field("", description="what a person does about it")
     epoch: int = 0
     heard_at: Instant | None = None
+    refused_at: Instant | None = Field(None, description="when another store of it came last, whose epoch has ended")
     waiting: int = 0
     done_in: float | None = Field(None, description="seconds until nothing waits, at the rate of the last minute")
     certificate_until: Instant | None = None

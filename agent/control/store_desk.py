@@ -124,7 +124,6 @@ class StoreDesk:
                 drain=self._running.drain.view(found.draining),
                 strange=found.strange,
                 agents=await self._running.fleet.agents() if self._is_hub(estate) else (),
-                now=about["as_of"],
             ),
             lanes=rows,
             audits=found.audits,

@@ -16,6 +16,7 @@ from agent.sync.wire import Head, Hello, Pull, Receipt
 from state.life import Life
 from state.model.errors import RejectedError, TransientError
 from state.model.stream import BEGINNING, NO_NONCE, Mark
+from state.model.visible import visible
 from state.peers import Peer, PeerState
 from state.streams import Marks
 
@@ -37,7 +38,12 @@ def fence_of_hello(here: Life, peer: Peer, hello: Hello, proofs: Proofs) -> Fenc
             hint="find out what runs there, and deny that agent until then: `distctl agents deny`",
             code="malformed:epoch",
         )
-    return _forgotten(here, peer, hello, proofs) or standing_fence(here, peer) or _strange(here, peer, hello)
+    return (
+        _forgotten(here, peer, hello, proofs)
+        or standing_fence(here, peer)
+        or _fenced_itself(peer, hello)
+        or _strange(here, peer, hello)
+    )
 
 
 def fence_of_call(here: Life, peer: Peer, said: Head) -> Fence | None:
@@ -103,6 +109,13 @@ def _forgotten(here: Life, peer: Peer, said: Hello | Pull, proofs: Proofs) -> Fe
         f"{peer.site} holds nonce {nonce.count} of epoch {said.peer_epoch}, which was issued here and is not known here"
     )
     return Fence(here.site, Reason.REWOUND, detail)
+
+
+def _fenced_itself(peer: Peer, hello: Hello) -> Fence | None:
+    """Whether the site found that two stores wrote under its name: a hub sees of a hello only where streams end."""
+    if not hello.fenced or hello.epoch < peer.epoch or peer.state is PeerState.ADOPTING:
+        return None
+    return Fence(peer.site, Reason.FORKED, visible(hello.fenced))
 
 
 def _strange(here: Life, peer: Peer, hello: Hello) -> Fence | None:

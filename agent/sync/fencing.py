@@ -20,7 +20,8 @@ _CURE: Final = {
     Reason.REWOUND: "its store is an old copy: make sure that no other runs, then `distctl agents adopt {site}` at the hub",
     Reason.FORKED: "two stores wrote under its name: stop one of them, then `distctl agents adopt {site}` at the hub",
     Reason.CLONED: "two stores have its identity: stop one of them, then `distctl agents adopt {site}` at the hub",
-    Reason.ENDED: "this store's life ended when the site began a later epoch: stop it, or enrol it as another site",
+    Reason.ENDED: "{site} began a later epoch with another store: stop the one that is refused; or, where that is to go on, stop "
+    "every other, and a minute later `distctl agents adopt {site}` at the hub",
     Reason.GAP: "it says hello again by itself",
     Reason.UNPROVEN: "nothing proves what it says of the store of {hub}: where that was put back, `distctl restore` at the hub; "
     "where not, its own is at fault: `distctl agents adopt {site}` at the hub, or deny it and enrol it anew",
@@ -41,6 +42,11 @@ def cure(fence: Fence, *, hub: str) -> str:
     return _CURE_OF_THE_HUB if fence.site == hub else _CURE[fence.reason].format(site=fence.site, hub=hub)
 
 
+def own_cure(here: str, *, hub: str) -> str:
+    """What a person does about a store that fenced itself: of a site, that finds its own events to be others at the hub."""
+    return cure(Fence(here, Reason.FORKED, ""), hub=hub)
+
+
 def held_against(peer: Peer, fence: Fence) -> Fence:
     """The fence that a hub puts up: what only the words of a site say against its store is held against that link alone."""
     return fence if fence.site == peer.site else Fence(peer.site, Reason.UNPROVEN, fence.detail)
@@ -58,21 +64,22 @@ def standing_fence(here: Life, peer: Peer) -> Fence | None:
 def put_up(connection: sqlite3.Connection, peer: Peer, fence: Fence, *, now: datetime) -> None:
     """Keep the fence, audited once: against `peer`, or against this store itself where that is at fault.
 
-    A store whose life has ended is refused without one: the site's later life is another store, and in its right.
+    A store whose life has ended is refused without one, and that is noted: the site's later life is another store, and in its
+    right until a person decides otherwise.
     """
-    if fence.site == peer.site:
-        is_new = fence.reason is not Reason.ENDED and peers.fence(
-            connection, peer, reason=fence.reason, detail=fence.detail
-        )
+    if fence.site != peer.site:
+        is_new, action = life.fence(connection, fence.detail), "fence"
+    elif fence.reason is Reason.ENDED:
+        is_new, action = peers.refuse(connection, peer, detail=fence.detail, now=now), "refuse"
     else:
-        is_new = life.fence(connection, fence.detail)
+        is_new, action = peers.fence(connection, peer, reason=fence.reason, detail=fence.detail), "fence"
     if is_new:
-        _log.error("%s is fenced (%s): %s", fence.site, fence.reason, fence.detail, extra={"site": fence.site})
+        _log.error("%s is %sd (%s): %s", fence.site, action, fence.reason, fence.detail, extra={"site": fence.site})
         audit.append(
             connection,
             at_ms=to_millis(now),
             actor="agent",
-            action="fence",
+            action=action,
             target=f"agent {fence.site}",
             reason=fence.detail,
             details={"reason": fence.reason, "peer": peer.site},

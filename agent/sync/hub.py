@@ -217,6 +217,7 @@ class Hub:
         answer = await asyncio.to_thread(unpack, raw)
         await self._answer(site, partial(self._may_answer, site, answer), name="sync.may_answer")
         self._errands.answer(site, answer)
+        self.wake([site])  # its next call tells how it stands after that
 
     async def _wait(self, news: asyncio.Event, seconds: float) -> None:
         with suppress(TimeoutError):

@@ -302,6 +302,7 @@ class Hello(_Introduction):
     health: dict[str, Any] = {}
     bundle: BundleHead | None = Field(None, description="the last that the hub gave it")
     receipt: Receipt | None = Field(None, description="the last that the hub gave it")
+    fenced: str = Field("", max_length=1000, description="why its store may not go on, where it found that itself")
 
 
 class Welcome(_Introduction):

@@ -8,7 +8,6 @@ import re
 import shlex
 import typing
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -321,7 +320,6 @@ def test_the_conditions_of_the_pages_are_those_of_the_agent() -> None:
         drain=DrainView(state="draining", since="2026-03-02T09:00:00Z"),
         strange=[Strange(site="s", estate=EstateHash("ab" * 16), count=1)],
         agents=[AgentRow(agent="s", state="fenced")],
-        now=datetime(2026, 3, 2, tzinfo=UTC),
     )
     assert {one.name for one in found} == set(CONDITIONS)
 

@@ -41,7 +41,6 @@ def names(
         drain=drain,
         strange=strange,
         agents=agents,
-        now=NOON,
     )
     return [(condition.name, condition.count) for condition in found]
 
@@ -110,13 +109,16 @@ def site(name: str, state: str, heard: str) -> AgentRow:
 def test_a_hub_names_the_sites_that_are_kept_out_or_silent_and_no_others() -> None:
     agents = [
         site("north", "fenced", "2026-03-02T09:00:00Z"),
-        site("south", "open", "2026-03-02T08:58:59Z"),
+        site("south", "silent", "2026-03-02T08:58:59Z"),
         site("east", "open", "2026-03-02T08:59:30Z"),
         site("west", "denied", "2026-03-02T01:00:00Z"),
+        site("web", "open", "2026-03-02T08:59:30Z").model_copy(update={"refused_at": NOON}),
     ]
-    [condition] = conditions_of([], open_dead_letters=0, troubles=[], agents=agents, now=NOON)
-    assert (condition.name, condition.count) == ("sites", 2)
-    assert condition.text == ("north is fenced; south was not heard since 2026-03-02 08:58:59Z: distctl agents list")
+    [condition] = conditions_of([], open_dead_letters=0, troubles=[], agents=agents)
+    assert (condition.name, condition.count) == ("sites", 3)
+    assert condition.text == (
+        "north is fenced; south is silent since 2026-03-02 08:58:59Z; web has a store that is refused: distctl agents list"
+    )
 
 
 def test_distctl_can_fail_on_every_condition_there_is() -> None:

@@ -105,4 +105,5 @@ async def test_the_heartbeat_says_what_is_owed_and_the_hub_how_far_the_clocks_ar
     row = AgentRow(agent="north", state="open", said=known)
     assert agent_state(row) == "open, draining"
     facts = agent_facts(row)
-    assert (facts["queues events"], facts["drain state"], facts["clock_skew_seconds"]) == (1, "draining", 3.0)
+    assert facts["owes events to other agents"] == 1
+    assert (facts["drain state"], facts["its clock is ahead by seconds"]) == ("draining", 3.0)

@@ -41,5 +41,9 @@ SELECT p.site FROM peers p, life WHERE p.answered < life.epoch AND life.gatherin
 -- :name fence
 UPDATE peers SET state = 'fenced', reason = ?, detail = ? WHERE id = ? AND state = 'open';
 
+-- :name refuse
+-- A store whose epoch has ended came; the peer stays open, and its detail says when and what, as JSON.
+UPDATE peers SET detail = ? WHERE id = ? AND state = 'open';
+
 -- :name open
 UPDATE peers SET state = ?, reason = '', detail = '' WHERE id = ?;
