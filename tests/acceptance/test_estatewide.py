@@ -6,18 +6,21 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.control.endpoint import store_in
 from agent.crash_points import OF_A_HUB, OF_A_SITE
 from agent.identity.testing import free_port
 from connectors.simulators.leash import leashed
+from state import life
 from tests.acceptance.agent_process import (
     COLUMNS,
     ORDER,
@@ -223,6 +226,32 @@ def test_a_copy_of_an_agent_is_fenced_and_a_person_decides_which_one_goes_on(who
     north.start()
     whole.publish("R-1")
     until(whole.arrived, "it goes on, in a new epoch")
+    assert (whole.row("north")["state"], whole.row("north")["epoch"]) == ("open", 2)
+
+
+_LOOKS_SOON = "import agent.sync.site as s; s._FENCED_PAUSE = 0.5; from console.cli.app import main; main()"
+"""An agent that asks the hub twice a second whether a person has decided, rather than once a minute."""
+
+
+def test_an_agent_that_fenced_itself_works_again_when_it_is_adopted_while_it_runs(whole: Whole) -> None:
+    whole.publish("R-1")
+    until(whole.arrived, "both targets have it")
+    north = whole.agents["north"]
+    north.stop()
+    with closing(sqlite3.connect(store_in(north.data))) as connection, connection:
+        assert life.fence(connection, "event 1 of its tier 1 is one event here and another there")
+    north.command = [_LOOKS_SOON if word == "console.cli.app" else word for word in north.command]
+    north.command[north.command.index(_LOOKS_SOON) - 1] = "-c"
+    north.start()
+    whole.publish("R-1", "R-2")
+    until(lambda: whole.row("north")["state"] == "fenced", "the hub is told")
+    troubles = north.client.health().troubles
+    assert any("this store is fenced" in one and "distctl agents adopt north" in one for one in troubles), troubles
+    assert taken(whole.erp) == {"R-1": [1]}, "a store that may not go on takes in nothing"
+    adopted = whole.distctl("agents", "adopt", "north", "--reason", "it is the only one", data="hq")
+    assert adopted.returncode == 0, adopted.stderr
+    until(whole.arrived, "it works again, and was not started anew")
+    assert north.is_running
     assert (whole.row("north")["state"], whole.row("north")["epoch"]) == ("open", 2)
 
 

@@ -13,6 +13,7 @@ import zstandard
 from agent.errand import LARGEST_BODY, Answered, Question
 from agent.sync.errand_runner import REMEMBERED
 from agent.sync.errands import ANSWER_BYTES, HERE_FOR, MOST_AT_ONCE, Errands, pack, unpack
+from agent.sync.hub import LONGEST_WAIT
 from agent.sync.wire import VERSION, Answer, Errand
 from state import peers
 from state.model.errors import DistctlError, InDoubtError, NotConnectedError, RejectedError
@@ -224,6 +225,18 @@ async def test_a_site_is_asked_on_its_own_pull_as_whom_the_hub_vouches_for(tmp_p
         assert (answered.status, answered.body) == (200, b'"north"')
         [(site, question)] = whole.asked
         assert (site, question.target, question.caller) == ("north", "/v1/status?x=%2F", ADA)
+
+
+async def test_the_hub_hears_how_a_site_stands_as_soon_as_it_has_done_what_it_was_asked(tmp_path: Path) -> None:
+    """A person who had it drain sees that in the next list, and not ten seconds later."""
+    async with linked(tmp_path) as whole:
+        whole.may_answer.clear()
+        waiting = asks(whole, "POST")
+        await until(lambda: whole.asked and whole.wires["north"].calls[-1] == "pull")
+        before = whole.wires["north"].calls.count("pull")
+        whole.may_answer.set()
+        await waiting
+        await until(lambda: whole.wires["north"].calls.count("pull") > before, seconds=LONGEST_WAIT / 2)
 
 
 async def test_many_are_asked_beside_each_other(tmp_path: Path) -> None:
