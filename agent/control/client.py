@@ -254,20 +254,21 @@ class ControlClient:
         self,
         name: str,
         *,
-        person: str,
         roles: Sequence[str],
         expires: str,
+        person: str | None = None,
         sites: Sequence[str] = (),
         everywhere: bool = False,
     ) -> IssuedToken:
         """Make a token; the answer alone has its text. Without `sites` it holds at the agent's own, or `everywhere`.
 
-        `expires` is a duration such as `90d`. Raises `ConflictError` where the name is taken, `ConfigError` where it would be
-        more than its person, `InDoubtError` as `reload`: a token whose text nobody saw is to be revoked.
+        Without `person` it is of whoever asks. `expires` is a duration such as `90d`. Raises `ConflictError` where the name is
+        taken, `ConfigError` where it would be more than its person, `InDoubtError` as `reload`: a token whose text nobody saw is
+        to be revoked.
         """
         wish: dict[str, str | Sequence[str]] = {
             "name": name,
-            "person": person,
+            **({"person": person} if person else {}),
             "role": roles,
             "expires": expires,
             "site": sites,

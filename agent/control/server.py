@@ -375,12 +375,13 @@ def _add_tokens(app: FastAPI, desk: Desk, gate: Gate) -> None:
     async def create_token(
         call: _Admitted,
         name: Annotated[str, Query(max_length=100)],
-        person: Annotated[str, Query(max_length=100)],
         role: Annotated[list[Role], Query(min_length=1, max_length=len(Role))],
         expires: Annotated[Duration, Query()],
+        person: Annotated[str | None, Query(max_length=100, description="default: whoever makes it")] = None,
         site: Annotated[list[str] | None, Query(max_length=500)] = None,
         everywhere: bool = False,
     ) -> IssuedToken:
+        person = person or _own_id(call)
         await gate.uphold(may_issue(call.subject, role, person), call)
         sites = None if everywhere else frozenset(site or [call.site])
         wish = TokenWish(name=name, person=person, roles=frozenset(role), sites=sites, lasts=expires)
@@ -389,6 +390,17 @@ def _add_tokens(app: FastAPI, desk: Desk, gate: Gate) -> None:
     @app.post("/v1/tokens/{name}/revoke", status_code=204, **needs(Action.ADMINISTER))
     async def revoke_token(name: str, actor: _Actor, reason: _Reason) -> None:
         await desk.revoke_token(name, caller=actor, reason=reason)
+
+
+def _own_id(call: Call) -> str:
+    """The person who asks. Raises `ConfigError` where the estate names none."""
+    if call.subject.person is None:
+        raise ConfigError(
+            f"{call.subject.name} is no person of the estate, so the token is to be somebody's",
+            hint="name whose it is: `--person`",
+            code="no-person",
+        )
+    return call.subject.person.id
 
 
 def _answer_with_problems(app: FastAPI) -> None:

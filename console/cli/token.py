@@ -20,9 +20,11 @@ Name = Annotated[str, typer.Argument(help="Its name: lower-case letters, digits 
 def create(
     context: typer.Context,
     name: Name,
-    person: Annotated[str, typer.Option(help="Whose it is: one of `people` in estate.yaml.")],
     role: Annotated[list[Role], typer.Option(help="What it may; may be repeated, never more than its person has.")],
     expires: Annotated[str, typer.Option(help="How long it holds, such as `90d`; at most a year.")],
+    person: Annotated[
+        str | None, typer.Option(help="Whose it is: one of `people` in estate.yaml. Default whoever makes it.")
+    ] = None,
     at: Annotated[
         list[str] | None, typer.Option(help="The site where it holds; may be repeated. Default the agent's own.")
     ] = None,
@@ -42,7 +44,9 @@ def create(
         session.output.record(issued)
         return
     session.output.line(issued.token)
-    session.output.say(f"the token {name} of {person} holds until {moment(issued.expires_at)}; it is not shown again")
+    session.output.say(
+        f"the token {name} of {issued.person} holds until {moment(issued.expires_at)}; it is not shown again"
+    )
 
 
 @app.command("list")

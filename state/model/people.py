@@ -157,6 +157,14 @@ class Subject:
         return f"{own} via {self.via}" if self.via else own
 
     @property
+    def hands(self) -> frozenset[str]:
+        """Whose act a call may be: also that of whoever made the token, since they saw its text.
+
+        For the four eyes all of them are one: none of them approves what the call wrote.
+        """
+        return frozenset({self.name, self.scope.issued_by} if self.scope else {self.name})
+
+    @property
     def vouched(self) -> Vouched:
         """What another agent is told of them."""
         return Vouched(name=self.name, person=self.person.id if self.person else None, scope=self.scope)

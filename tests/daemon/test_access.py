@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -247,6 +248,30 @@ def test_a_refusal_does_not_wait_for_a_body(route: str, tmp_path: Path) -> None:
         connection.connect(str(path))
         connection.sendall(head.encode() + b"{")
         assert connection.recv(65536).startswith(b"HTTP/1.1 403 ")
+
+
+@pytest.mark.parametrize("person", [None, "bo"])
+async def test_a_token_is_of_whoever_makes_it_unless_it_is_made_for_somebody(person: str | None) -> None:
+    estate = an_estate()
+    admin = {"name": "Ada", "uids": {SITE: 1001}, "roles": [{"role": "admin"}, {"role": "engineer"}]}
+    people = {"ada": admin, "bo": {"name": "Bo", "roles": [{"role": "engineer"}]}}
+    settings = {**estate.settings.model_dump(), "people": people}
+    app = make_app(WrittenDesk(), open_gate(Estate.model_validate({**estate.model_dump(), "settings": settings})))
+
+    async def made_by(uid: int, user: str) -> dict[str, Any]:
+        async def asked(scope: Scope, receive: Receive, send: Send) -> None:
+            await app({**scope, "state": {"caller": Caller(pid=1, uid=uid, gid=uid, user=user)}}, receive, send)
+
+        wish = {"name": "ci", "role": "engineer", "expires": "90d", **({"person": person} if person else {})}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=asked), base_url="http://agent") as http:
+            answer: dict[str, Any] = (await http.post("/v1/tokens", params=wish)).json()
+        return answer
+
+    made = await made_by(1001, "adab")
+    assert (made["person"], made["created_by"]) == (person or "ada", "ada")
+    by_root = await made_by(0, "root")
+    assert by_root.get("person") == person
+    assert by_root.get("code") == (None if person else "no-person")
 
 
 def test_two_headers_are_no_token(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,14 @@ def test_a_token_of_somebody_who_left_is_nobodys() -> None:
 
 def test_the_audit_names_the_person_and_the_token() -> None:
     assert by_token(ADA, a_scope(Role.APPROVER)).actor == "ada/ci"
+
+
+def test_what_was_done_by_a_token_may_be_the_act_of_whoever_made_it() -> None:
+    assert by_token(ADA, a_scope(Role.ENGINEER)).hands == {"ada", "bo"}
+    assert by_token(ADA, replace(a_scope(Role.ENGINEER), issued_by="ada")).hands == {"ada"}
+    assert a_subject(Role.APPROVER).hands == {"ada"}
+    beyond = People([ADA]).behind_another_agent(by_token(ADA, a_scope(Role.ENGINEER)).vouched, via="hq")
+    assert beyond.hands == {"ada", "bo"}, "another agent is told who made it"
 
 
 def test_a_token_makes_no_tokens() -> None:
