@@ -53,7 +53,9 @@ def admit(
     `raw_id` is the document that they were read from. `on_taken` is told of each event whose id an event of another site has, and
     of which site; without it that raises `InvariantError`.
     """
-    new = _new(connection, list(arrivals))
+    new = _new(connection, list(arrivals), on_taken or _refuse)
+    if not new:
+        return []
     numbered = list(enumerate(new, _last_seq(connection) + 1))
     origins = Origins(connection)
     rows = [_row(seq, one.event, origins.id_of(one.event), raw_id) for seq, one in numbered]
