@@ -16,7 +16,6 @@ from typing import Any, Final
 from agent.allow_list import AllowList
 from agent.errand import Answered, Elsewhere, Question
 from agent.estate.compiled import CompiledEstate
-from agent.estate.known import KnownEstates
 from agent.identity.hub import HubIdentity
 from agent.identity.listener import Listener
 from agent.identity.seal import Seal
@@ -265,10 +264,11 @@ def _why_not(site: str, here: Life, peer: Peer | None) -> tuple[str, str]:
 
 
 def _incoming(ground: Ground, compiled: CompiledEstate, hub: HubSpec) -> Incoming:
+    ground.known.add(compiled)
     return Incoming(
         ground.site,
         Outgoing(ground.site, hub.site, second=hub.second),
-        KnownEstates(compiled),
+        ground.known,
         environment=compiled.estate.settings.environment,
         clock=ground.clock,
     )

@@ -58,6 +58,7 @@ class Ground:
     crash: CrashPoint
     telemetry: Telemetry
     on_sent: Callable[[Collection[str]], None]  # these sites are to have something
+    known: KnownEstates = field(default_factory=KnownEstates)
     breakers: dict[str, tuple[SystemSpec, Breaker]] = field(default_factory=dict)  # by target, and how it is reached
 
 
@@ -99,7 +100,7 @@ class Works:
         self._idle = found.idle
         self._lanes = {lane.id for lane in lanes}
         self._stranded = [_left(lane, why) for lane, why in found.stranded]
-        self._known = KnownEstates(compiled)
+        ground.known.add(compiled)
         hub = compiled.estate.settings.hub
         self._outgoing = Outgoing(ground.site, hub.site, second=hub.second) if hub else Outgoing(ground.site, None)
         self._relays = {name: self._relay(name, of_target) for name, of_target in _by_target(found.legs).items()}
@@ -171,7 +172,7 @@ class Works:
             ),
             database=ground.database,
             lanes=[opened for leg in legs if (opened := self._open_if_it_can_be(leg)) is not None],
-            render=Renderer(self._known).render,
+            render=Renderer(ground.known).render,
             leases=ground.leases,
             breaker=self._breaker(name, newest.system),
             clock=ground.clock,
@@ -296,9 +297,9 @@ def _system(target: str, *preferred: Estate) -> SystemSpec:
 
 
 def _target(estate: Estate, lane: Lane) -> TargetSpec | None:
-    return next(
-        (target for flow, target, name in estate.lanes() if (flow.flow, name) == (lane.flow, lane.target)), None
-    )
+    flow = estate.flows.get(lane.flow)
+    wanting = flow.targets if flow is not None else ()
+    return next((one for one in wanting if "/".join(estate.resolve(one.system) or ()) == lane.target), None)
 
 
 def _by_target(legs: Iterable[_Leg]) -> dict[str, list[_Leg]]:
