@@ -232,6 +232,8 @@ class Hub:
             return self._fence(connection, peer, fence)
         if peer.state is PeerState.ADOPTING and not is_new_life:
             return self._introduce(connection, here, peer, version, begin_epoch=peer.epoch + 1)
+        if fence := untrue(connection, here, peer, hello):
+            return self._fence(connection, peer, fence)
         needs = needs_of(connection, here, peer, hello.standing(), self._incoming.outgoing)
         if isinstance(needs, Fence):
             return self._fence(connection, peer, held_against(peer, needs))
@@ -246,8 +248,6 @@ class Hub:
         peers.hear(connection, peer, now=to_millis(now), said=heard(hello.health, now))
         return self._introduce(connection, here, peers.ensure(connection, site), version, nonce=nonce)
 
-        if fence := untrue(connection, here, peer, hello):
-            return self._fence(connection, peer, fence)
     def _forgotten(self, connection: sqlite3.Connection, here: Life, peer: Peer, hello: Hello) -> Fence | None:
         if hello.receipt is None:
             return None
