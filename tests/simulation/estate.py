@@ -6,14 +6,18 @@ since what is tried is what becomes of events, and not what is in them.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
 from agent.estate.compiled import CompiledEstate, compile_estate
+from agent.estate.known import KnownEstates
+from state import estates
 from state.model.delivery import OrderMode
 from state.model.estate import Estate
+from state.model.ids import EstateHash
 
 HUB: Final = "hq"
 SITES: Final = ("hq", "north", "south", "east")
@@ -86,7 +90,7 @@ _MAPPING: Final = {
 @cache
 def the_estate(version: int = 1) -> CompiledEstate:
     """The estate, compiled once a process; versions route alike, and yet an event of one needs that one to be known."""
-    return compile_estate(
+    compiled = compile_estate(
         Estate.model_validate(
             {
                 "settings": {
@@ -100,6 +104,20 @@ def the_estate(version: int = 1) -> CompiledEstate:
             }
         )
     )
+    _COMPILED[compiled.estate.hash] = compiled
+    return compiled
+
+
+_COMPILED: Final[dict[EstateHash, CompiledEstate]] = {}
+
+
+class SharedEstates(KnownEstates):
+    """Those of one store: which it has it says itself, and each was compiled once a process."""
+
+    def compiled(self, connection: sqlite3.Connection, estate_hash: EstateHash) -> CompiledEstate:
+        """As the store has it."""
+        has_it = estates.documents(connection, hashes=[estate_hash])
+        return _COMPILED[estate_hash] if has_it else super().compiled(connection, estate_hash)
 
 
 def _systems(site: str) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, derive_private_key
 
 from agent.estate.compiled import CompiledEstate
-from agent.estate.known import KnownEstates
 from agent.gathering import Gathering
 from agent.identity.seal import Seal
 from agent.lanes import open_lanes
@@ -42,7 +41,7 @@ from state.outbox import Outbox
 from state.reserve import Reserve
 from tests.simulation.clock import BEGINNING, SimulatedClock
 from tests.simulation.counterparts import Counterparts, CounterpartsClock
-from tests.simulation.estate import HUB, the_estate
+from tests.simulation.estate import HUB, SharedEstates, the_estate
 from tests.simulation.loop import Life, within
 from tests.simulation.network import Network, Wire
 from tests.simulation.store import Disk, InlineStore
@@ -231,6 +230,7 @@ class RunningAgent:
             crash=machine.pass_crash_point,
             telemetry=_TELEMETRY,
             on_sent=self._wake_link,
+            known=SharedEstates(self._compiled),
         )
         self.gathering = Gathering(self.store, site=machine.site, clock=self.clock)
         self._reaper = Reaper(
@@ -361,8 +361,8 @@ class RunningAgent:
 
     def _incoming(self) -> Incoming:
         site = self._machine.site
-        known = KnownEstates(self._compiled)
-        return Incoming(site, Outgoing(site, HUB), known, environment=Environment.TEST, clock=self.clock)
+        self._ground.known.add(self._compiled)
+        return Incoming(site, Outgoing(site, HUB), self._ground.known, environment=Environment.TEST, clock=self.clock)
 
     def _wake_link(self, sites: Iterable[str]) -> None:
         if self.hub is not None:
