@@ -243,8 +243,15 @@ def _gap_row(gap: Gap, here: str, peer: str) -> GapRow:
         last=gap.last,
         since=gap.since,
         until=gap.until,
-        text=f"{sentence(gap, sender=sender, receiver=receiver)}; they were settled: look into a later backup of "
-        f"{receiver}, or have their sources at {sender} send them again",
+        text=f"{sentence(gap, sender=sender, receiver=receiver)}; {_to_do(gap, sender, receiver)}",
+    )
+
+
+def _to_do(gap: Gap, sender: str, receiver: str) -> str:
+    if gap.of_give_back:
+        return f"the others were settled: look into a later backup of {sender} or an older one of {receiver}"
+    return (
+        f"they were settled: look into a later backup of {receiver}, or have their sources at {sender} send them again"
     )
 
 

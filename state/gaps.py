@@ -46,6 +46,9 @@ class Gap:
     since: datetime | None
     until: datetime
     is_ours: bool = field(default=False, compare=False)  # of a stream that this store sent
+    of_give_back: bool = (
+        False  # its sender lost it too, and got back of it what was not let go: nobody knows which are missing
+    )
 
 
 def beginnings(connection: sqlite3.Connection, peer: PeerId) -> Beginnings:
@@ -94,6 +97,55 @@ def missing(connection: sqlite3.Connection, peer: PeerId, begin: Beginnings, *, 
     return found
 
 
+def not_given_back(
+    connection: sqlite3.Connection, peer: PeerId, *, ended: int, marks: streams.Marks, epoch: int
+) -> list[Gap]:
+    """Where something was let go here of what `peer` sent before `epoch` and beyond `marks` of its epoch `ended`, and has lost.
+
+    That is known to the frame by which it came. What was listed before is not listed again.
+    """
+    listed = {(gap.epoch, gap.tier, gap.first): gap.last for gap in list_all(connection, peer) if gap.of_give_back}
+    found = []
+    for of_epoch, tier, end in connection.execute(_SQL.ended, (peer, ended, epoch)).fetchall():
+        mark = marks[tier].seq if of_epoch == ended and tier in marks else 0
+        while (of_epoch, tier, mark + 1) in listed:
+            mark = listed[of_epoch, tier, mark + 1]
+        (before,) = connection.execute(_SQL.number_before, (peer, of_epoch, tier, mark)).fetchone()
+        last, number = _last_gone(connection, (peer, of_epoch, tier), mark, before)
+        if last <= mark:
+            continue
+        since, until = connection.execute(_SQL.around, (before, number)).fetchone()
+        found.append(
+            Gap(
+                epoch=of_epoch,
+                tier=tier,
+                first=mark + 1,
+                last=min(last, end),
+                since=None if since is None else from_millis(since),
+                until=from_millis(until),
+                of_give_back=True,
+            )
+        )
+    return found
+
+
+def _last_gone(
+    connection: sqlite3.Connection, stream: tuple[PeerId, int, int], mark: int, before: int
+) -> tuple[int, int]:
+    """The end of the last frame behind `mark`, and local number `before`, of which something was let go; `mark` if none was.
+
+    The events of a frame have the local numbers next to the one that is noted with it: they were taken in one after another.
+    """
+    (upto,) = connection.execute(_SQL.let_go_upto).fetchone()
+    frames = connection.execute(_SQL.frames, (*stream, mark))
+    for seq, number, seq_before, number_before in frames:
+        width = seq - (mark if seq_before is None else seq_before)
+        first = max(before if number_before is None else number_before, number - width)
+        if first < upto and connection.execute(_SQL.count_here, (first, number)).fetchone()[0] < number - first:
+            return seq, number
+    return mark, before
+
+
 def add(
     connection: sqlite3.Connection, peer: PeerId, gaps: Iterable[Gap], *, is_ours: bool, now: datetime
 ) -> list[Gap]:
@@ -112,11 +164,13 @@ def list_all(connection: sqlite3.Connection, peer: PeerId) -> list[Gap]:
             since=None if since is None else from_millis(since),
             until=from_millis(until),
             is_ours=bool(is_ours),
+            of_give_back=bool(of_give_back),
         )
-        for is_ours, epoch, tier, first, last, since, until in connection.execute(_SQL.list, (peer,))
+        for is_ours, epoch, tier, first, last, since, until, of_give_back in connection.execute(_SQL.list, (peer,))
     ]
 
 
 def _row(peer: PeerId, gap: Gap, is_ours: bool, now: datetime) -> tuple[object, ...]:
     since = None if gap.since is None else to_millis(gap.since)
-    return (peer, is_ours, gap.epoch, gap.tier, gap.first, gap.last, since, to_millis(gap.until), to_millis(now))
+    seqs = (gap.epoch, gap.tier, gap.first, gap.last)
+    return (peer, is_ours, *seqs, since, to_millis(gap.until), gap.of_give_back, to_millis(now))

@@ -190,6 +190,7 @@ def let_go_events(connection: sqlite3.Connection, bound: Bound, events: Iterable
             connection.execute(statement, given)
         connection.execute(_SQL.drop_events, given)
         connection.execute(_SQL.count, (len(gone),))
+        connection.execute(_SQL.note_upto, (max(gone),))
     return len(gone)
 
 

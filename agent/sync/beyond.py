@@ -57,10 +57,13 @@ def pass_over(connection: sqlite3.Connection, here: str, peer: Peer, said: Hello
             hint="this is a fault of that agent: report it with the versions of both",
             code="malformed:begins",
         )
+    if 0 < peer.epoch < said.epoch:
+        lost = _not_given_back(connection, peer, said)
+        _note(connection, gaps.add(connection, peer.id, lost, is_ours=False, now=now), here, peer, now=now)
     missing = gaps.pass_over(connection, peer.id, _by_stream(said), upto_epoch=said.epoch, now=now)
-    _note(connection, missing, sender=peer.site, receiver=here, peer=peer, now=now)
+    _note(connection, missing, here, peer, now=now)
     news = gaps.add(connection, peer.id, (one.gap() for one in said.gaps), is_ours=True, now=now)
-    _note(connection, news, sender=here, receiver=peer.site, peer=peer, now=now)
+    _note(connection, news, here, peer, now=now, is_ours=True)
 
 
 def untrue(connection: sqlite3.Connection, here: Life, peer: Peer, said: Hello) -> Fence | None:
@@ -79,7 +82,8 @@ def _no_beginning(
 ) -> str | None:
     if behind := _behind_its_end(said):
         return behind
-    lives = Counter((gap.epoch, gap.tier) for gap in known if not gap.is_ours)
+    theirs = [gap for gap in known if not gap.is_ours]
+    lives = Counter((gap.epoch, gap.tier) for gap in theirs if not gap.of_give_back)
     missing = gaps.missing(connection, peer.id, _by_stream(said), upto_epoch=said.epoch)
     for gap in missing:
         if lives[gap.epoch, gap.tier] >= here.epoch - 1:
@@ -88,7 +92,8 @@ def _no_beginning(
                 f"its stream of tier {gap.tier} of epoch {gap.epoch} is said to begin behind {gap.last}, of which "
                 f"{here.site} has {gap.first - 1} and has lost {lost}"
             )
-    return _too_many(lives.total() + len(missing)) if missing else None
+    is_more = bool(missing) or peer.epoch < said.epoch
+    return _too_many(len(theirs) + len(missing)) if is_more else None
 
 
 def _no_gap(connection: sqlite3.Connection, here: Life, peer: Peer, said: Hello, known: Sequence[Gap]) -> str | None:
@@ -106,7 +111,7 @@ def _no_gap(connection: sqlite3.Connection, here: Life, peer: Peer, said: Hello,
 
 
 def _too_many(count: int) -> str | None:
-    return f"it tells of {count:,} gaps, and {_MOST:,} are more than there can be" if count > _MOST else None
+    return f"{count:,} gaps are told of, and {_MOST:,} are more than there can be" if count > _MOST else None
 
 
 def after_passing(theirs: Standing, epoch: int, begin: Beginnings) -> Standing:
@@ -127,15 +132,22 @@ def after_passing(theirs: Standing, epoch: int, begin: Beginnings) -> Standing:
 def sentence(gap: Gap, *, sender: str, receiver: str) -> str:
     """What is missing, for a person: `events 1,204 to 3,377 of tier 2 of dc-north (2026-10-01 to 2026-10-08)`."""
     times = f"{gap.since:%Y-%m-%d} to {gap.until:%Y-%m-%d}" if gap.since else f"until {gap.until:%Y-%m-%d}"
-    return (
-        f"events {gap.first:,} to {gap.last:,} of tier {gap.tier} of {sender} ({times}, epoch {gap.epoch}) are beyond "
-        f"retention and are not at {receiver}"
-    )
+    what = f"events {gap.first:,} to {gap.last:,} of tier {gap.tier} of {sender} ({times}, epoch {gap.epoch})"
+    if gap.of_give_back:
+        return f"of {what}, which {sender} has lost, {receiver} gave back those that were not beyond retention there"
+    return f"{what} are beyond retention and are not at {receiver}"
 
 
 def _past(marks: Mapping[int, Mark], begin: Mapping[int, Beginning]) -> Mapping[int, Mark]:
     passed = {tier: one.mark for tier, one in begin.items() if one.mark.seq > marks.get(tier, BEGINNING).seq}
     return {**marks, **passed}
+
+
+def _not_given_back(connection: sqlite3.Connection, peer: Peer, said: Hello | Welcome) -> Sequence[Gap]:
+    """What the peer, which has begun a new life, handed over here in one that ended, and does not get back from here."""
+    return gaps.not_given_back(
+        connection, peer.id, ended=said.epoch_ended, marks=said.acknowledged_ended, epoch=said.epoch
+    )
 
 
 def _by_stream(said: Hello | Welcome) -> Beginnings:
@@ -154,8 +166,9 @@ def _behind_its_end(said: Hello | Welcome) -> str | None:
 
 
 def _note(
-    connection: sqlite3.Connection, found: Iterable[Gap], *, sender: str, receiver: str, peer: Peer, now: datetime
+    connection: sqlite3.Connection, found: Iterable[Gap], here: str, peer: Peer, *, now: datetime, is_ours: bool = False
 ) -> None:
+    sender, receiver = (here, peer.site) if is_ours else (peer.site, here)
     for gap in found:
         text = sentence(gap, sender=sender, receiver=receiver)
         _log.error("%s", text, extra={"site": peer.site})

@@ -154,6 +154,7 @@ class WireGap(_Wire):
     last: Annotated[int, Field(strict=True, ge=1, le=_LARGEST)]
     since: AwareDatetime | None = None
     until: AwareDatetime
+    of_give_back: bool = False
 
     @model_validator(mode="after")
     def _is_in_order(self) -> Self:
@@ -164,12 +165,26 @@ class WireGap(_Wire):
     @classmethod
     def of(cls, gap: Gap) -> Self:
         """A gap that is known here."""
-        return cls(epoch=gap.epoch, tier=gap.tier, first=gap.first, last=gap.last, since=gap.since, until=gap.until)
+        return cls(
+            epoch=gap.epoch,
+            tier=gap.tier,
+            first=gap.first,
+            last=gap.last,
+            since=gap.since,
+            until=gap.until,
+            of_give_back=gap.of_give_back,
+        )
 
     def gap(self) -> Gap:
         """The gap that the other told of."""
         return Gap(
-            epoch=self.epoch, tier=self.tier, first=self.first, last=self.last, since=self.since, until=self.until
+            epoch=self.epoch,
+            tier=self.tier,
+            first=self.first,
+            last=self.last,
+            since=self.since,
+            until=self.until,
+            of_give_back=self.of_give_back,
         )
 
 
@@ -332,7 +347,9 @@ class PushReply(Head):
 
     received: Marks = {}
     wanted: list[WireHash] = []
-    receipt: str = Field("", pattern=r"^([0-9a-f]{32})?$", description="the hub's mark under that; empty: it gives none")
+    receipt: str = Field(
+        "", pattern=r"^([0-9a-f]{32})?$", description="the hub's mark under that; empty: it gives none"
+    )
 
     def to_receipt(self) -> Receipt | None:
         """What the site keeps of it and shows at its next hello."""

@@ -239,6 +239,120 @@ async def test_what_ended_lives_let_go_is_a_gap_too(tmp_path: Path) -> None:
         assert await whole.fence_of("north") == ("open", "")
 
 
+async def test_what_a_restored_site_does_not_get_back_is_listed_at_both_ends(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        hub = whole.agents[HUB]
+        whole.start("north", "south")
+        await grow(whole, 1)
+        await whole.in_step()
+        await whole.copy("north", "old")
+        await grow(whole, 2, 3, 4)
+        await until(lambda: holds(whole.agents["south"].owes("south/wms"), story(1, 2, 3, 4)))
+        await delivers_all(hub)
+        await whole.in_step()
+        await back_up(hub)
+        await grow(whole, 5)
+        await whole.in_step()
+        assert await let_go(hub) > 0
+        restored = await _restored_site(whole)
+        await until(lambda: holds(_keys(restored), [1, 5]))
+        await until(lambda: holds(given_back_in_part(restored), [(1, 2, 4, True)]))
+        assert await given_back_in_part(hub) == [(1, 2, 4, False)]
+        for agent, other in ((hub, "north"), (restored, HUB)):
+            [shown] = [gap for gap in (await fleet_of(agent).agent(other)).gaps if gap.sender == "north"]
+            assert shown.text.startswith("of events 2 to 4 of tier 1 of north (")
+            assert "which north has lost, hq gave back those that were not beyond retention there" in shown.text
+            assert "look into a later backup of north or an older one of hq" in shown.text
+        await whole.stop("old")
+        whole.start("old")
+        await grow_at(restored, 6)
+        await until(lambda: holds(_last_of(hub), 6))
+        assert len(await given_back_in_part(hub)) == 1
+
+
+async def test_a_restored_site_that_gets_back_all_it_lost_has_no_gap(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        hub = whole.agents[HUB]
+        whole.start("north", "south")
+        await grow(whole, 1, 2, 3)
+        await until(lambda: holds(whole.agents["south"].owes("south/wms"), story(1, 2, 3)))
+        await delivers_all(hub)
+        await whole.in_step()
+        await whole.copy("north", "old")
+        await back_up(hub)
+        await grow(whole, 4, 5)
+        await whole.in_step()
+        assert await let_go(hub) > 0
+        restored = await _restored_site(whole)
+        await until(lambda: holds(_keys(restored), [1, 2, 3, 4, 5]))
+        await whole.in_step("old")
+        assert (await given_back_in_part(restored), await given_back_in_part(hub)) == ([], [])
+
+
+async def test_what_a_restored_hub_does_not_get_back_is_listed_at_both_ends(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        hub, north = whole.agents[HUB], whole.agents["north"]
+        whole.start("north")
+        await grow(whole, 1)
+        await whole.in_step()
+        await whole.copy(HUB, "old")
+        hub = whole.agents[HUB]
+        await grow(whole, 2)
+        await whole.in_step()
+        await delivers_all(hub)
+        await until(lambda: _counts(north, "SELECT count(*) FROM events", 4))
+        await whole.in_step()
+        await back_up(hub)
+        await be_told(whole, "north")
+        await back_up(north)
+        assert await let_go(north) > 0
+        restored = await put_back(whole, HUB, "old")
+        await grow(whole, 3)
+        await until(lambda: holds(given_back_in_part(north), [(1, 1, 2, False)]))
+        await whole.stop("north")
+        whole.start("north")
+        await until(lambda: holds(given_back_in_part(restored), [(1, 1, 2, True)]))
+
+
+async def delivers_all(hub: AgentAt) -> None:
+    """One after the other, since it is one key."""
+    while await hub.rows("SELECT 1 FROM deliveries WHERE settled_at IS NULL"):
+        await hub.delivers("hq/erp")
+
+
+async def given_back_in_part(agent: AgentAt) -> list[tuple[int, int, int, bool]]:
+    """(tier, first, last, whether of a stream of its own) of what came back in part."""
+    rows = await agent.rows("SELECT tier, first_seq, last_seq, is_ours FROM gaps WHERE of_give_back = 1")
+    return [(tier, first, last, bool(is_ours)) for tier, first, last, is_ours in rows]
+
+
+async def _restored_site(whole: Estatewide) -> AgentAt:
+    """The north from its old copy, running."""
+    restored = await put_back(whole, "north", "old")
+    whole.start("old")
+    return restored
+
+
+async def _keys(agent: AgentAt) -> list[int]:
+    rows = await agent.rows(
+        "SELECT json_extract(CAST(e.data AS TEXT), '$.revision') FROM events e JOIN origins o ON o.id = e.origin_id"
+        " WHERE o.op <> 'ack' ORDER BY 1"
+    )
+    return [revision for (revision,) in rows]
+
+
+async def _last_of(agent: AgentAt) -> int:
+    return max(await _keys(agent))
+
+
+async def grow_at(agent: AgentAt, revision: int) -> None:
+    await agent.arises(agent.event("R-1", revision))
+
+
+async def _counts(agent: AgentAt, query: str, number: int) -> bool:
+    return await agent.rows(query) == [(number,)]
+
+
 async def test_both_agents_say_what_is_missing_and_what_to_do(tmp_path: Path) -> None:
     async with estatewide(tmp_path) as whole:
         whole.start("north")

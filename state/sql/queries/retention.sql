@@ -150,6 +150,9 @@ DELETE FROM files_let_go WHERE sha256 = ?;
 -- :name count
 UPDATE counters SET value = value + ? WHERE name = 'let_go';
 
+-- :name note_upto
+UPDATE counters SET value = max(value, ?) WHERE name = 'let_go_upto';
+
 -- :name counted
 SELECT value FROM counters WHERE name = 'let_go';
 
