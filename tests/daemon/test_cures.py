@@ -302,6 +302,22 @@ async def _events(whole: Estatewide, name: str, key: str) -> list[int]:
     return sorted(revision for (revision,) in rows)
 
 
+async def test_an_empty_store_in_the_place_of_one_that_had_been_adopted_gets_back_what_the_hub_has(
+    tmp_path: Path,
+) -> None:
+    async with whose_epoch_ended(tmp_path) as whole:
+        await whole.close("old")
+        await whole.close("new")
+        await whole.open("empty", site=NORTH)
+        assert await refused(whole, "empty") == (NORTH, Reason.ENDED)
+        await fleet_at(whole, later=A_WHILE).adopt(NORTH, by="ada", reason="both disks are lost")
+        whole.start("empty")
+        await until(lambda: holds(_events(whole, "empty", "R-1"), [1, 2]))
+        await grow(whole, 4, name="empty")
+        await until(lambda: _has(whole, HUB, "hq/erp", story("R-1", 1, 2, 4)))
+        assert await whole.fence_of(NORTH) == ("open", "")
+
+
 async def test_of_two_stores_that_live_the_one_that_is_adopted_goes_on_and_the_other_is_refused_ever_after(
     tmp_path: Path,
 ) -> None:
