@@ -22,7 +22,7 @@ from state.group_commit import GroupCommit, Unit
 from state.migrations import Migration, migrate, shipped
 from state.model.clock import to_millis
 from state.model.errors import DistctlError, StoreError
-from state.sqlite_errors import corrupt, primary_code, translate
+from state.sqlite_errors import corrupt, primary_code, translate, translate_opening
 from state.store_file import Ownership
 
 T = TypeVar("T")
@@ -149,7 +149,7 @@ class Database:
             for _ in range(readers):
                 self._readers.append(await ConnectionThread.start("store-reader", connect))
         except sqlite3.Error as error:
-            raise translate(error, operation="opening", path=self.path) from error
+            raise translate_opening(error, path=self.path) from error
         except UnicodeDecodeError as error:  # SQLite quotes the damaged schema, which is no text any more
             raise corrupt(self.path, f"its schema is not text ({error})") from error
         for reader in self._readers:

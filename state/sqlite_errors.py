@@ -57,7 +57,7 @@ def translate(error: sqlite3.Error, *, operation: str, path: Path, writing: bool
     if code in _LOCKED:
         return StoreError(told, hint=_who_holds(path), code="store-locked")
     if code == sqlite3.SQLITE_FULL:
-        return StoreError(told, hint=f"Nothing was applied. Free space: {_free_space(path)}", code="store-full")
+        return _full(told, path)
     if code in _UNAVAILABLE:
         return read_only(told)
     if code == sqlite3.SQLITE_INTERRUPT:
@@ -65,6 +65,17 @@ def translate(error: sqlite3.Error, *, operation: str, path: Path, writing: bool
     if code == sqlite3.SQLITE_NOMEM:
         return StoreError(told, hint="Nothing was applied; the machine is out of memory", code="store-memory")
     return InvariantError(told, hint="This is a defect of distctl: please report it with this text", code="store-rule")
+
+
+def translate_opening(error: sqlite3.Error, *, path: Path) -> DistctlError:
+    """The error for whoever opens the store at `path`.
+
+    An index of the WAL that cannot grow is a full disk: whoever opens the store anew makes it anew. Inside a commit the same
+    error leaves open whether the WAL has it.
+    """
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE:
+        return _full(f"the store {path} cannot be opened: {error} ({_name(error)})", path)
+    return translate(error, operation="opening", path=path)
 
 
 def corrupt(path: Path, finding: str) -> StoreCorruptError:
@@ -81,6 +92,10 @@ def read_only(told: str) -> StoreError:
     """The file system or its rights refuse us; it works again as soon as they allow it."""
     hint = "Nothing was applied. Check the mount (`findmnt -T`) and the owner and rights of the file and its folder"
     return StoreError(told, hint=hint, code="store-readonly")
+
+
+def _full(told: str, path: Path) -> StoreError:
+    return StoreError(told, hint=f"Nothing was applied. Free space: {_free_space(path)}", code="store-full")
 
 
 def _io_error(error: sqlite3.Error, told: str, path: Path, *, writing: bool) -> DistctlError:
