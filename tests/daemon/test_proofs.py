@@ -253,6 +253,22 @@ async def test_the_hubs_next_life_asks_anew_what_nothing_proved_of_the_last(tmp_
         assert await whole.fence_of("north") == ("open", "")
 
 
+async def test_a_restored_hub_is_not_told_of_what_it_knows_that_it_forgot(tmp_path: Path) -> None:
+    async with estatewide(tmp_path) as whole:
+        north, site = whole.agents["north"], Liar(whole.wires["north"])
+        await site.hello()
+        await site.pull()
+        await whole.copy(HUB, "old")
+        await site.hello(nonce=site.nonce)
+        reply = await site.push(north.event("R-1", 1))
+        await site.pull()
+        await rewound(whole)
+        await whole.agents[HUB].database.write(begin_again)
+        welcome = await site.hello(nonce=site.nonce, receipt=reply.to_receipt(), sent=reply.received)
+        assert welcome.epoch == 2
+        assert await whole.agents[HUB].rows("SELECT fenced FROM life") == [("",)]
+
+
 async def test_a_nonce_of_a_life_of_the_hub_that_ended_is_an_old_copys(tmp_path: Path) -> None:
     async with estatewide(tmp_path) as whole:
         site = Liar(whole.wires["north"])
