@@ -285,7 +285,7 @@ class Hub:
 
     def _take_in_what_waited(self, connection: sqlite3.Connection) -> TakenIn:
         """At a hello too: its estate may have been adopted here meanwhile, or this version reads what the last one did not."""
-        return self._incoming.take_in_what_waited(connection, peers.list_all(connection))
+        return self._incoming.take_in_what_waited(connection, partial(peers.list_all, connection))
 
     def _look(self, site: str, pull: Pull, connection: sqlite3.Connection) -> tuple[Life, Peer, bool] | Fence:
         """Whether this pull may wait for news; what it acknowledges is kept at once, and whether the site has answered by it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -39,6 +39,7 @@ from state.model.ids import EventId
 from state.model.stream import BEGINNING, Mark
 from state.model.visible import shown, visible
 from state.peers import Peer
+from state.streams import PeerId
 
 _NO_ESTATE = "no-estate"
 _BEHIND = "waiting-behind"
@@ -97,9 +98,9 @@ class Incoming:
             streams.receive(connection, peer.id, epoch=peer.epoch, tier=segment.tier, mark=taken.mark)
         return taken
 
-    def take_in_what_waited(self, connection: sqlite3.Connection, peers: Iterable[Peer]) -> TakenIn:
-        """An estate arrived: try again what waits for one, in its order."""
-        by_number = {peer.id: peer for peer in peers}
+    def take_in_what_waited(self, connection: sqlite3.Connection, peers: Callable[[], Iterable[Peer]]) -> TakenIn:
+        """An estate arrived: try again what waits for one, in its order. `peers` are asked for when something is taken in."""
+        by_number: dict[PeerId, Peer] = {}
         taken, still = TakenIn(), set[_Order]()
         for waiting in unapplied.take(connection):
             event = waiting.event
@@ -108,6 +109,7 @@ class Incoming:
                 continue
             unapplied.remove(connection, waiting)
             again = {event.id} if waiting.is_again else frozenset[EventId]()
+            by_number = by_number or {peer.id: peer for peer in peers()}
             peer = by_number[waiting.peer]
             is_owed_back = self._is_owed_back(peer, event)
             self._admit(connection, peer, waiting.tier, [event], taken, again, is_owed_back=is_owed_back)

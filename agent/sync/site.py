@@ -368,7 +368,7 @@ class SiteLink:
 
     def _take_in_what_waited(self, connection: sqlite3.Connection) -> TakenIn:
         """At a hello too: its estate may have been adopted here meanwhile, or this version reads what the last one did not."""
-        return self._incoming.take_in_what_waited(connection, [peers.ensure(connection, self._hub)])
+        return self._incoming.take_in_what_waited(connection, lambda: [peers.ensure(connection, self._hub)])
 
     async def _answer(self, unit: Unit[T | Fence], *, name: str) -> T:
         answer = await self._database.write(unit, name=name)
