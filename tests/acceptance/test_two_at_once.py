@@ -104,8 +104,10 @@ def test_an_edit_while_a_site_drains_lets_nothing_in_before_the_drain_ends(unsta
     edited = whole.edit()
     until(partial(whole.runs, "north", edited), "the edit is in force at a site that drains")
     assert "drained" in str(north.status().conditions)
+    time.sleep(3)  # long enough for a file to come to rest and be read
     north.kill()
     north.run()
+    time.sleep(3)
     assert (left(whole.folder / "wms"), north.rows("SELECT count(*) FROM events")) == ({}, [(0,)])
     command(whole, "agents", "undrain", "north", "--reason", "it stands")
     until(lambda: left(whole.folder / "wms") == planner.published, "the new flow is read")
