@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from agent.control.schema import AgentRow, AuditFinding, Condition, DrainView, LaneRow
 from state.unapplied import Strange
+
+_NAMED: Final = 5
+"""Sites that a condition names: all may be silent at once, when their hub was away."""
 
 
 def conditions_of(
@@ -61,9 +65,12 @@ def _unknown_estates(strange: Sequence[Strange]) -> Iterator[Condition]:
 
 def _sites(agents: Sequence[AgentRow]) -> Iterator[Condition]:
     """The sites that are not in step: kept out until a person decides, silent, or with a store that is refused."""
-    told = [one for row in agents if (one := _out_of_step(row))]
+    silent_last = sorted(agents, key=lambda row: row.state == "silent")  # the others wait for a person
+    told = [one for row in silent_last if (one := _out_of_step(row))]
     if told:
-        yield Condition(name="sites", count=len(told), text=f"{'; '.join(told)}: distctl agents list")
+        others = [f"{len(told) - _NAMED:,} others as well"] if len(told) > _NAMED else []
+        text = f"{'; '.join([*told[:_NAMED], *others])}: distctl agents list"
+        yield Condition(name="sites", count=len(told), text=text)
 
 
 def _out_of_step(row: AgentRow) -> str:

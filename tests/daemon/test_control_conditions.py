@@ -103,7 +103,7 @@ def test_an_agent_that_drains_says_since_when_and_what_ends_it() -> None:
 
 
 def site(name: str, state: str, heard: str) -> AgentRow:
-    return AgentRow(agent=name, state=state, reason="", to_do="", epoch=1, heard_at=heard, waiting=0)
+    return AgentRow(agent=name, state=state, reason="", to_do="", epoch=1, heard_at=heard or None, waiting=0)
 
 
 def test_a_hub_names_the_sites_that_are_kept_out_or_silent_and_no_others() -> None:
@@ -117,7 +117,17 @@ def test_a_hub_names_the_sites_that_are_kept_out_or_silent_and_no_others() -> No
     [condition] = conditions_of([], open_dead_letters=0, troubles=[], agents=agents)
     assert (condition.name, condition.count) == ("sites", 3)
     assert condition.text == (
-        "north is fenced; south is silent since 2026-03-02 08:58:59Z; web has a store that is refused: distctl agents list"
+        "north is fenced; web has a store that is refused; south is silent since 2026-03-02 08:58:59Z: distctl agents list"
+    )
+
+
+def test_a_hub_names_a_few_of_many_silent_sites_and_first_those_that_wait_for_a_person() -> None:
+    agents = [site(f"dc-{number:03}", "silent", "2026-03-02T09:00:00Z") for number in range(200)]
+    [condition] = conditions_of([], open_dead_letters=0, troubles=[], agents=[*agents, site("west", "fenced", "")])
+    assert condition.count == 201
+    assert condition.text.startswith("west is fenced; dc-000 is silent")
+    assert condition.text.endswith(
+        "; dc-003 is silent since 2026-03-02 09:00:00Z; 196 others as well: distctl agents list"
     )
 
 
