@@ -82,7 +82,7 @@ class Witness:
                 for one in audit_breaks.list_breaks(connection, site=peer, settled=True)[-MOST_BREAKS:]
             ],
             wanted=_wanted(connection, here.site, peer),
-            returned=_returned(connection, peer, theirs),
+            returned=_returned(connection, here.site, peer, theirs),
         )
 
     def is_new(self, peer: str, word: AuditWord) -> bool:
@@ -273,11 +273,10 @@ def _wanted(connection: sqlite3.Connection, site: str, peer: str) -> list[Wanted
     return wanted[-MOST_BREAKS:]
 
 
-def _returned(connection: sqlite3.Connection, peer: str, theirs: AuditWord) -> Returned | None:
+def _returned(connection: sqlite3.Connection, site: str, peer: str, theirs: AuditWord) -> Returned | None:
     """The first of what they want and is kept here."""
-    here = life.get(connection)
     for wanted in theirs.wanted:
-        known = audit_breaks.find(connection, site=peer, witness=here.site, known=wanted.known)
+        known = audit_breaks.find(connection, site=peer, witness=site, known=wanted.known)
         if known is None:
             continue
         rows = audit_copies.rows_beyond(connection, peer, known.id, after=wanted.after, limit=MOST_ROWS)
