@@ -116,7 +116,6 @@ async def _run(options: AgentOptions, compiled: CompiledEstate | None, clock: Cl
             read_folder=partial(_read_estate, options.estate, options.site),
             clock=clock,
         )
-        compiled = compiled or await source.begin(starts)
         ground = Ground(
             site=options.site,
             home=options.estate or options.data.absolute(),
@@ -129,7 +128,32 @@ async def _run(options: AgentOptions, compiled: CompiledEstate | None, clock: Cl
             telemetry=Telemetry(),
             on_sent=lambda _: None,  # the agent's link takes its place
         )
+        compiled = compiled or await _begin_at_site(source, starts, ground, options)
         return await Agent(options, ground, source, compiled, fatal, starts, reserve).run()
+
+
+async def _begin_at_site(
+    source: SiteEstate, starts: StartCount, ground: Ground, options: AgentOptions
+) -> CompiledEstate:
+    """What an enrolled site starts with. One that has neither a bundle nor a folder waits for its hub's, as long as it takes."""
+    if options.estate is None and not await source.has_bundle():
+        from agent import first_estate  # with what a link needs
+
+        starts.clear()  # waiting is no start that comes to nothing
+        _log.info("no estate has come from the hub yet: waiting for it")
+        notify_service_manager("READY=1")
+        async with asyncio.TaskGroup() as tasks:
+            feeding = tasks.create_task(_feed_watchdog(ground.clock, asyncio.Event()), name="watchdog")
+            await first_estate.fetch(ground, source, options.data)
+            feeding.cancel()
+        starts.begin()
+    return await source.begin(starts)
+
+
+async def _feed_watchdog(clock: Clock, until: asyncio.Event) -> None:
+    seconds = watchdog_seconds()
+    while seconds is not None and not await sleep_unless(until, seconds, clock=clock):
+        notify_service_manager("WATCHDOG=1")
 
 
 class Agent:
@@ -225,7 +249,7 @@ class Agent:
                 follow = partial(self._in_force.follow_folder, folder, stopping)
                 self._guarded(tasks, "estate", follow, stopping)
             self._guarded(tasks, "bundles", partial(self._in_force.follow_bundles, stopping), stopping)
-            self._guarded(tasks, "watchdog", partial(self._feed_watchdog, stopping), stopping)
+            self._guarded(tasks, "watchdog", partial(_feed_watchdog, ground.clock, stopping), stopping)
             self._guarded(tasks, "starts", partial(self._in_force.become_well, stopping), stopping)
             self._guarded(tasks, "link", partial(self._link.run, stopping), stopping)
             self._guarded(tasks, "fleet", partial(self._fleet.watch, stopping), stopping)
@@ -241,7 +265,7 @@ class Agent:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch_store(resumed), name="store")
             self._guarded(tasks, "control", partial(server.serve, resumed), resumed)
-            self._guarded(tasks, "watchdog", partial(self._feed_watchdog, resumed), resumed)
+            self._guarded(tasks, "watchdog", partial(_feed_watchdog, self._ground.clock, resumed), resumed)
             notify_service_manager("READY=1")
             _log.critical("%s", self._safe_mode())
 
@@ -335,11 +359,6 @@ class Agent:
             owing = await self._ground.database.read(lanes.owing)
             if self._works is not None and self._works.leave_out(owing):
                 self._ending.set()
-
-    async def _feed_watchdog(self, until: asyncio.Event) -> None:
-        seconds = watchdog_seconds()
-        while seconds is not None and not await sleep_unless(until, seconds, clock=self._ground.clock):
-            notify_service_manager("WATCHDOG=1")
 
     async def _watch_store(self, until: asyncio.Event) -> None:
         error = await unless(until, self._fatal.get())

@@ -92,6 +92,10 @@ class SiteEstate:
         starts.doubt()
         return before
 
+    async def has_bundle(self) -> bool:
+        """Whether an estate of the hub counts, or did."""
+        return await self._look() is not None
+
     async def choose(self) -> CompiledEstate:
         """The newest bundle that is on trial or good, or what the folder has. Raises `ConfigError`."""
         bundle = await self._look()

@@ -20,7 +20,7 @@ from agent.identity.invitation import Token
 from agent.identity.private_files import make_private_folder, read_private, write_private
 from agent.identity.site import SiteIdentity, certificate_in, folder_in, join, write_hub
 from agent.identity.tls import blind_context, client_context
-from agent.identity.wire import AUTHORITY_PATH, ENROL_PATH, AuthorityReply, EnrolRequest
+from agent.identity.wire import AUTHORITY_PATH, ENROL_PATH, AuthorityReply, CertificateReply, EnrolRequest
 from state.model.clock import Clock
 from state.model.errors import (
     ConfigError,
@@ -48,13 +48,13 @@ async def enrol(hub_url: str, token: str, data: Path, *, clock: Clock) -> SiteId
     await asyncio.to_thread(make_private_folder, folder)
     key = await asyncio.to_thread(_pending_key, folder / "key.pem")
     authority = await _authority(hub_url, invitation)
-    certificate = await _ask(hub_url, invitation, key, authority, clock)
+    certificate, whose = await _ask(hub_url, invitation, key, authority, clock)
     if certificate.site != invitation.site:
         raise DeniedError(
             f"the hub made it an agent of {certificate.site}, not of {invitation.site}", code="token-foreign"
         )
     await asyncio.to_thread(write_private, folder / "agent.pem", join(key, certificate, authority))
-    await asyncio.to_thread(write_hub, folder, hub_url)
+    await asyncio.to_thread(write_hub, folder, hub_url, site=whose.hub, environment=whose.environment)
     await asyncio.to_thread((folder / "key.pem").unlink, missing_ok=True)
     return SiteIdentity.open(data, clock=clock)
 
@@ -109,14 +109,14 @@ async def _authority(hub_url: str, invitation: Token) -> str:
 
 async def _ask(
     hub_url: str, invitation: Token, key: EllipticCurvePrivateKey, authority: str, clock: Clock
-) -> AgentCertificate:
+) -> tuple[AgentCertificate, CertificateReply]:
     asked = EnrolRequest(token=str(invitation), request=make_request(key))
     context = client_context(authority, now=clock.now)
     for pause in (*_PAUSES, None):
         try:
             async with hub_client(hub_url, context) as client:
                 answer = await client.post(ENROL_PATH, content=asked.model_dump_json())
-            return certificate_in(answer, key)
+            return certificate_in(answer, key), CertificateReply.model_validate_json(answer.content)
         except TransientError:
             if pause is None:
                 raise

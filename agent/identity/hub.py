@@ -33,7 +33,7 @@ from state.database import Database
 from state.identities import Invitation, Standing
 from state.model.clock import Clock, from_millis, to_millis
 from state.model.errors import ConfigError, ConflictError, DeniedError, NotFoundError, StoreError
-from state.model.estate import Estate
+from state.model.estate import Estate, EstateSettings
 
 INVITATION_LIFETIME: Final = timedelta(minutes=15)
 UNITS: Final = ("identity.open", "identity.invite", "identity.enrol", "identity.renew", "identity.recognise",
@@ -89,6 +89,11 @@ class HubIdentity:
         hub = cls(data, database, authority, estate=estate, clock=clock)
         hub._standings = {standing.site: standing for standing in await database.read(identities.list_all)}
         return hub
+
+    @property
+    def settings(self) -> EstateSettings:
+        """Those of the estate in force."""
+        return self._estate().settings
 
     # What people ask for.
 

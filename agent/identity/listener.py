@@ -115,7 +115,9 @@ class Listener:
     async def _enrol(self, request: Request) -> Response:
         asked = _parse(EnrolRequest, await read_body(request, limit=_LARGEST_BODY))
         certificate = await self._hub.enrol(asked.token, asked.request)
-        return _json(CertificateReply(certificate=certificate.pem))
+        settings = self._hub.settings
+        hub = settings.hub.site if settings.hub else ""
+        return _json(CertificateReply(certificate=certificate.pem, hub=hub, environment=settings.environment))
 
     async def _renew(self, request: Request) -> Response:
         renewed = await self._hub.renew(_certificate(request))

@@ -38,16 +38,21 @@ _LOOKS_EVERY: Final = 3600.0
 _TRIES_AGAIN_AFTER: Final = 300.0
 
 
-class _Hub(BaseModel):
+class HubPlace(BaseModel):
+    """Where the hub is, and what it said of itself at the enrolment; empty where it said nothing."""
+
     url: str
+    site: str = ""
+    environment: str = ""
 
 
 class SiteIdentity:
     """The identity of an enrolled agent. Made by `open`."""
 
-    def __init__(self, folder: Path, hub: str, content: bytes, clock: Clock) -> None:
+    def __init__(self, folder: Path, place: HubPlace, content: bytes, clock: Clock) -> None:
         """`content` is that of `agent.pem`. Raises ValueError where it is not whole."""
-        self.hub = hub
+        self.place = place
+        self.hub = place.url
         self._path = folder / "agent.pem"
         self._clock = clock
         self._key, self.certificate, self._authority = _split(content)
@@ -66,7 +71,7 @@ class SiteIdentity:
                 code="not-enrolled",
             )
         try:
-            return cls(folder, _Hub.model_validate_json(hub or b"").url, content, clock)
+            return cls(folder, HubPlace.model_validate_json(hub or b""), content, clock)
         except (ValueError, TypeError) as error:
             what = "it does not say where the hub is" if isinstance(error, ValidationError) else str(error)
             raise ConfigError(
@@ -151,9 +156,10 @@ def join(key: EllipticCurvePrivateKey, certificate: AgentCertificate, authority:
     return write_key(key) + certificate.pem.encode() + authority.encode()
 
 
-def write_hub(folder: Path, url: str) -> None:
+def write_hub(folder: Path, url: str, *, site: str = "", environment: str = "") -> None:
     """Note where the hub is. Raises `ConfigError`."""
-    write_private(folder / "hub.json", orjson.dumps({"url": url}))
+    place = HubPlace(url=url, site=site, environment=environment)
+    write_private(folder / "hub.json", orjson.dumps(place.model_dump()))
 
 
 def certificate_in(answer: httpx.Response, key: EllipticCurvePrivateKey) -> AgentCertificate:

@@ -27,6 +27,8 @@ class EnrolRequest(_Wire):
 
 
 class CertificateReply(_Wire):
-    """The certificate of the agent, PEM."""
+    """The certificate of the agent, PEM; with an enrolment also whose agent it is by it, as far as the hub says."""
 
     certificate: str = Field(max_length=10_000)
+    hub: str = Field("", max_length=100, description="the site of the hub")
+    environment: str = Field("", max_length=20)

@@ -37,21 +37,21 @@ def run(
     estate: Annotated[
         Path | None,
         typer.Option(
-            help="The estate folder; default the current one. An enrolled site reads it until an estate came from the hub."
+            help="The estate folder; default the current one. An enrolled site needs none: its estate comes from the hub."
         ),
     ] = None,
     log: Annotated[
         Log | None, typer.Option(help="The form of the log on stderr; default text on a terminal, else JSON.")
     ] = None,
 ) -> None:
-    """Run a site's agent in the foreground until SIGTERM or ctrl-c. --site may be left out where the estate has one."""
+    """Run a site's agent in the foreground until SIGTERM or ctrl-c. --site may be left out where there is one."""
     import asyncio
 
     from agent.runtime import AgentOptions, run_agent
     from agent.site_estate import is_enrolled
 
     session = session_of(context)
-    site = session.site or _only_site(estate or Path())
+    site = session.site or _enrolled_site(session.data) or _only_site(estate or Path())
     data = session.data_path(site)
     folder = estate or (None if is_enrolled(data) else Path())
     form = log or (Log.TEXT if session.output.talk.isatty() else Log.JSON)
@@ -184,6 +184,18 @@ def _no_site(site: str, known: Iterable[str]) -> ConfigError:
     from state.model.errors import ConfigError
 
     return ConfigError(f"the estate has no site {site!r}", hint=f"its sites: {', '.join(known)}", code="unknown-site")
+
+
+def _enrolled_site(data: Path | None) -> str | None:
+    """The site whose agent has its data there, where it enrolled."""
+    from agent.site_estate import is_enrolled
+
+    if data is None or not is_enrolled(data):
+        return None
+    from agent.clock import SystemClock
+    from agent.identity.site import SiteIdentity
+
+    return SiteIdentity.open(data, clock=SystemClock()).site
 
 
 def _only_site(folder: Path) -> str:
