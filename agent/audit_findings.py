@@ -72,7 +72,7 @@ def _finding(knowns: Sequence[Known], *, is_own: bool) -> AuditFinding | None:
         audit_of=found.site,
         kind=found.kind,
         text=text,
-        to_do=f"`{listed}` has what is kept of it; then `distctl audit acknowledge {found.site}`",
+        to_do=f"`{listed}` has what is kept of it; then `distctl audit acknowledge {found.site} --reason ...`",
         witnesses=sorted({known.found.witness for known in knowns}),
         known=found.known.seq,
         after=found.after,

@@ -75,7 +75,7 @@ def _begin(connection: sqlite3.Connection, found: Draining, *, by: str, reason: 
     if found.since is not None:
         raise ConflictError(
             f"it is {found.state} since {found.since:%Y-%m-%d %H:%M:%SZ}",
-            hint="`distctl agents undrain` has it take in again",
+            hint="`distctl agents undrain SITE --reason ...` has it take in again",
             code="already-draining",
         )
     if dry_run:

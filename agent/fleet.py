@@ -176,7 +176,7 @@ def _require_silent(peer: Peer, now: datetime) -> None:
         raise ConflictError(
             f"the store of {peer.site} that is not refused was heard at {_second(peer.heard_at)}",
             hint=f"stop it first: this works {SILENT_AFTER.total_seconds():g} s after it was heard last; where nobody can, "
-            f"`distctl agents deny {peer.site}`, and invite and enrol the other anew",
+            f"`distctl agents deny {peer.site} --reason ...`, and invite and enrol the other anew",
             code="still-heard",
         )
 
@@ -301,17 +301,19 @@ def _state(
 ) -> tuple[str, str, str]:
     """How an agent stands, why, and what a person does about it."""
     if standing and standing.is_denied:
-        return "denied", standing.denied_reason, "`distctl agents allow` ends it, an invitation gives it a new identity"
+        to_do = "`distctl agents allow SITE --reason ...` ends it, an invitation gives it a new identity"
+        return "denied", standing.denied_reason, to_do
     if peer is None or peer.epoch == 0:
         site = peer.site if peer else standing.site if standing else ""
-        return "never heard", "", f"`distctl agents invite {site}`, then `distctl agent enrol` there" if site else ""
+        to_do = f"`distctl agents invite {site}`, then there `distctl agent enrol --hub URL --token TOKEN`"
+        return "never heard", "", to_do if site else ""
     if peer.state is PeerState.FENCED:
         return "fenced", peer.detail, cure(Fence(peer.site, Reason(peer.reason), peer.detail), hub=hub)
     if peer.state is PeerState.ADOPTING:
         return "adopting", "a person decided that it goes on", "start it: its next hello begins a new epoch"
     if here.is_gathering and peer.answered < here.epoch:
         why = "this store was put back, and its agent has not given back all that it has"
-        return "awaited", why, f"start it, or go on without: `distctl agents waive {peer.site}`"
+        return "awaited", why, f"start it, or go on without: `distctl agents waive {peer.site} --reason ...`"
     state = "silent" if _is_silent(peer, now) else "open"
     if here.fenced:
         return state, f"this store is fenced: {here.fenced}", own_cure(here.site, hub=hub)

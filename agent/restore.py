@@ -74,7 +74,7 @@ def put_back(found: Verdict, order: Order, *, clock: Clock, crash: CrashPoint = 
         raise InvariantError("a backup with findings cannot be put back")
     with _owned(order.data):
         if begun := _interrupted(order.data):
-            hint = f"Finish that one first: `distctl restore {begun.backup} --data {order.data}`"
+            hint = f"Finish that one first: `distctl restore {begun.backup} --data {order.data} --reason ...`"
             raise ConflictError(f"a restore of {begun.backup} did not end here", hint=hint, code="half-restored")
         begun = _prepare(found, order, clock, crash)
         crash("restore.before_mark")

@@ -31,8 +31,8 @@ def set_aside(connection: sqlite3.Connection, event: Event, holder: str, *, came
         code="id-taken",
         shown=event.id,
         message=f"this event of {event.site} has the id of one of {holder}: one of the two was made up",
-        hint=f"compare both: `distctl trace` of their keys. Deny the agent that made it up (`distctl agents deny`); if that is "
-        f"the one of {holder}, have {event.site} take its record in again, which gives it an id of its own",
+        hint="compare both: `distctl trace` of their keys. Deny the agent that made it up (`distctl agents deny SITE --reason "
+        f"...`); if that is the one of {holder}, have {event.site} take its record in again, which gives it an id of its own",
         raw=event.to_json(),
     )
     dead_letters.add(connection, [letter], now=to_millis(now))

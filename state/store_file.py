@@ -54,7 +54,7 @@ def _refuse_half_restored(path: Path) -> None:
     if restore_mark(path).exists():
         raise ConflictError(
             f"a restore of the store {path} was begun and did not end",
-            hint=f"Run `distctl restore` again with --data {path.parent}: it goes on where it stopped",
+            hint=f"Run it again: `distctl restore BACKUP --data {path.parent} --reason ...`; it goes on where it stopped",
             code="half-restored",
         )
 

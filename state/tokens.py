@@ -108,7 +108,8 @@ def add(connection: sqlite3.Connection, token: NewToken) -> Token:
     }
     added = _token(connection.execute(_SQL.add, row).fetchone())
     if added is None:
-        hint = f"choose another name, or first `distctl token revoke {token.name}`; one that ran out keeps its name too"
+        end = f"`distctl token revoke {token.name} --reason ...`"
+        hint = f"choose another name, or first {end}; one that ran out keeps its name too"
         raise ConflictError(f"there is a token {token.name}", hint=hint, code="token-name")
     return added
 

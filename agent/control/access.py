@@ -318,7 +318,7 @@ class _Tally:
 
 def _end_of(token: Token, now: int) -> Decision | None:
     """Why the token holds no more."""
-    hint = "have another one made: `distctl token create`"
+    hint = "have another one made: `distctl token create NAME --role ROLE --expires 90d`"
     if token.revoked_at is not None:
         return _refused("token-revoked", f"the token {token.name} was revoked at {_moment(token.revoked_at)}", hint)
     if token.expires_at <= now:

@@ -83,7 +83,7 @@ def _out_of_step(row: AgentRow) -> str:
 
 def _draining(drain: DrainView) -> Condition:
     text = f"{drain.state}, and nothing is taken in since {drain.since:%Y-%m-%d %H:%M:%SZ} ({drain.reason})"
-    return Condition(name="draining", count=1, text=f"{text}: distctl agents undrain")
+    return Condition(name="draining", count=1, text=f"{text}: distctl agents undrain SITE --reason ...")
 
 
 def _dead_letters(count: int) -> str:

@@ -138,7 +138,7 @@ def read_request(pem: str) -> EllipticCurvePublicKey:
         raise RejectedError(
             f"the certificate request is not usable: {error}",
             rule="a PKCS #10 request with a key on P-256, in PEM",
-            hint="make it with `distctl agent enrol`",
+            hint="make it with `distctl agent enrol --hub URL --token TOKEN`",
             code="certificate-request",
         ) from None
 

@@ -37,7 +37,7 @@ def judge(
     if certificate is None:
         raise DeniedError(
             "this call needs the certificate of an agent",
-            hint="enrol first: `distctl agent enrol`",
+            hint="enrol first: `distctl agent enrol --hub URL --token TOKEN`",
             code="certificate-missing",
         )
     whose = f"the certificate {certificate.serial} of {certificate.site}"

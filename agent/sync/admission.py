@@ -35,7 +35,7 @@ def fence_of_hello(here: Life, peer: Peer, hello: Hello, proofs: Proofs) -> Fenc
             place="epoch",
             rule=f"a site's epoch rises by one with each restore or adoption: {MOST_LIVES:,} at once are none",
             shown=str(hello.epoch),
-            hint="find out what runs there, and deny that agent until then: `distctl agents deny`",
+            hint="find out what runs there, and deny that agent until then: `distctl agents deny SITE --reason ...`",
             code="malformed:epoch",
         )
     return (

@@ -16,17 +16,19 @@ from state.peers import Peer, PeerState
 
 _log = logging.getLogger("distctl.sync")
 
+_ADOPT: Final = "`distctl agents adopt {site} --reason ...` at the hub"
+_RESTORE: Final = "`distctl restore BACKUP --reason ...` at the hub"
 _CURE: Final = {
-    Reason.REWOUND: "its store is an old copy: make sure that no other runs, then `distctl agents adopt {site}` at the hub",
-    Reason.FORKED: "two stores wrote under its name: stop one of them, then `distctl agents adopt {site}` at the hub",
-    Reason.CLONED: "two stores have its identity: stop one of them, then `distctl agents adopt {site}` at the hub",
+    Reason.REWOUND: f"its store is an old copy: make sure that no other runs, then {_ADOPT}",
+    Reason.FORKED: f"two stores wrote under its name: stop one of them, then {_ADOPT}",
+    Reason.CLONED: f"two stores have its identity: stop one of them, then {_ADOPT}",
     Reason.ENDED: "{site} began a later epoch with another store: stop the one that is refused; or, where that is to go on, stop "
-    "every other, and a minute later `distctl agents adopt {site}` at the hub",
+    f"every other, and a minute later {_ADOPT}",
     Reason.GAP: "it says hello again by itself",
-    Reason.UNPROVEN: "nothing proves what it says of the store of {hub}: where that was put back, `distctl restore` at the hub; "
-    "where not, its own is at fault: `distctl agents adopt {site}` at the hub, or deny it and enrol it anew",
+    Reason.UNPROVEN: f"nothing proves what it says of the store of {{hub}}: where that was put back, {_RESTORE}; where not, "
+    f"its own is at fault: {_ADOPT}, or deny it and enrol it anew",
 }
-_CURE_OF_THE_HUB: Final = "its store is older than what it said: `distctl restore` at the hub begins its next epoch"
+_CURE_OF_THE_HUB: Final = f"its store is older than what it said: {_RESTORE} begins its next epoch"
 
 
 class LinkFencedError(FencedError):

@@ -363,7 +363,8 @@ def _not_its_own(place: str, found: str, message: str) -> RejectedError:
         place=place,
         rule="a site hands up what arose at its own systems, and what they said of deliveries",
         shown=shown(found),
-        hint="nothing was done with it: find out what wrote it there, and deny that agent until then: `distctl agents deny`",
+        hint="nothing was done with it: find out what wrote it there, and deny that agent until then: "
+        "`distctl agents deny SITE --reason ...`",
         code="not-its-own",
     )
 

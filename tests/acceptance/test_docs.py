@@ -179,6 +179,38 @@ def test_no_hint_advises_a_command_that_does_not_exist() -> None:
     assert advised(text for module in modules for text in said_in(module)) == []
 
 
+def whole_texts(module: Path) -> Iterator[str]:
+    """The texts of a module, docstrings left out, those made of parts with X for what is filled in."""
+    tree = ast.parse(module.read_text())
+    told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "X" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and not {id(node)} & (told | parts):
+            yield node.value
+
+
+def incomplete(text: str) -> list[str]:
+    """The commands that a text says are to be typed, and that would be refused for want of an option."""
+    found = []
+    for words in re.findall(r"`distctl ([^`]+)`", text):
+        try:
+            command, rest = command_of(words.split())
+        except KeyError:
+            continue  # its name is filled in
+        required = [one.opts[0] for one in command.params if one.required and one.opts[0].startswith("--")]
+        found += [words] if set(required) - set(rest) else []
+    return found
+
+
+def test_every_command_that_a_message_advises_has_what_it_requires() -> None:
+    modules = [module for package in ("agent", "console", "state") for module in (ROOT / package).rglob("*.py")]
+    advised = {(name_of(one), words) for one in modules for text in whole_texts(one) for words in incomplete(text)}
+    assert advised == set()
+    assert incomplete("then `distctl agents adopt north` at the hub") == ["agents adopt north"]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_no_example_advises_a_command_that_does_not_exist(page: Path) -> None:
     assert advised(block["text"] for block in _FENCE.finditer(page.read_text())) == []

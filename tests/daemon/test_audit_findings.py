@@ -93,7 +93,7 @@ def test_each_finding_says_whose_audit_it_is_and_what_was_seen(
     a_break(connection, kind, of="north", witness=HERE)
     assert texts(connection) == [own, others]
     assert findings(connection)[1].to_do == (
-        "`distctl audit list --lost --of north` has what is kept of it; then `distctl audit acknowledge north`"
+        "`distctl audit list --lost --of north` has what is kept of it; then `distctl audit acknowledge north --reason ...`"
     )
 
 

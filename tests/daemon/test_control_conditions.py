@@ -98,7 +98,7 @@ def test_an_agent_that_drains_says_since_when_and_what_ends_it() -> None:
     assert names(QUIET, drain=DrainView(state="open")) == []
     [condition] = conditions_of([], open_dead_letters=0, troubles=[], drain=DRAINING)
     assert condition.text == (
-        "draining, and nothing is taken in since 2026-03-02 09:00:00Z (it moves): distctl agents undrain"
+        "draining, and nothing is taken in since 2026-03-02 09:00:00Z (it moves): distctl agents undrain SITE --reason ..."
     )
 
 
