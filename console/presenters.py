@@ -95,7 +95,7 @@ def lanes(now: datetime) -> Listing:
             _number("DONE", lambda lane: lane.delivered),
             Column(title="WHY", value=lambda lane: lane.breaker_reason if lane.breaker != "closed" else ""),
         ),
-        empty="no lanes yet: nothing was routed",
+        empty="no lanes: no flow delivers to a system of this site",
     )
 
 
@@ -118,6 +118,15 @@ def flows(now: datetime) -> Listing:
         ),
         empty="no flows",
     )
+
+
+def step_in_short(step: Any) -> str:
+    """What became of an event here, or what another site said became of it there."""
+    said = step.said
+    if said is None:
+        return deliveries_in_short(step)
+    reason = f"({said.detail})" if said.detail and said.state == "parked" else ""
+    return " ".join(part for part in (said.target, said.state, said.reference, reason) if part)
 
 
 def deliveries_in_short(event: Any) -> str:
@@ -160,7 +169,7 @@ STEPS: Final = Listing(
         Column(title="OP", value=lambda step: step.op),
         Column(title="KEY", value=lambda step: step.subject),
         Column(title="PLACE", value=lambda step: step.place),
-        Column(title="DELIVERIES", value=deliveries_in_short),
+        Column(title="DELIVERIES", value=step_in_short),
     ),
     empty="nothing is known of this key",
 )

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
+from state.model.visible import visible
 from state.queries import load
 
 Row: TypeAlias = dict[str, Any]
@@ -86,12 +87,35 @@ def seq_of_event(connection: sqlite3.Connection, event_id: bytes) -> int | None:
 
 
 def trace(connection: sqlite3.Connection, key: str, *, limit: int) -> list[Row]:
-    """The newest events that speak of `key`, the oldest of them first, each with `history`."""
+    """The newest events that speak of `key`, the oldest of them first, each with `history`.
+
+    Outcomes of deliveries that are not among these, since they are another site's, have what they say as `said`.
+    """
     wanted = {"key": key, "before": NEWEST, "limit": limit, "flow": None}
     found = _rows(connection, _SQL.events_of_key, wanted)[::-1]
     for row, history in zip(found, histories(connection, found), strict=True):
         row["history"] = history
         row["deliveries"] = [{name: one[name] for name in _IN_SHORT} for one in history]
+    told = _told(connection, [row["seq"] for row in found if row["contract"].startswith("delivery-outcome/")])
+    here = {one["target"] for row in found for one in row["history"]}
+    for row in found:
+        said = told.get(row["seq"])
+        row["said"] = said if said and said["target"] not in here else None
+    return found
+
+
+def _told(connection: sqlite3.Connection, outcomes: Sequence[int]) -> dict[int, Row]:
+    """What outcomes say, by their numbers, without those that say nothing that can be shown: another site wrote them."""
+    found: dict[int, Row] = {}
+    for seq, data in connection.execute(_SQL.documents, {"seqs": json.dumps(outcomes)}):
+        try:
+            said = json.loads(data)
+        except ValueError:
+            continue
+        if isinstance(said, dict) and said.get("target") and said.get("state"):
+            found[seq] = {
+                name: visible(str(said.get(name) or "")) for name in ("target", "state", "reference", "detail")
+            }
     return found
 
 

@@ -237,11 +237,21 @@ class EventDetail(Answer, EventRow):
     history: list[DeliveryDetail]
 
 
+class SaidOfDelivery(_Wire):
+    """What an outcome says of a delivery, wherever its target is."""
+
+    target: str = Field(description="site/system")
+    state: str
+    reference: str = Field("", description="the target's own number")
+    detail: str = ""
+
+
 class TraceStep(EventRow):
     """One event that speaks of a key; `is_subject` where the key is what the event is about."""
 
     is_subject: bool
     history: list[DeliveryDetail] = []
+    said: SaidOfDelivery | None = Field(None, description="of an outcome of a delivery at another site, what it says")
 
 
 class TraceView(Answer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from agent.estate.findings import Finding
+from agent.estate.findings import Finding, Severity
 from agent.estate.load import Loaded
 from agent.estate.yaml_document import Path, YamlDocument
 from state.model.estate import Estate, PersonSpec
@@ -34,6 +34,17 @@ def check_people(loaded: Loaded, estate: Estate) -> Iterator[Finding]:
         if len(loaded.site_files) == len(estate.sites):  # a site whose file cannot be read is not to be called unknown
             yield from _unknown_sites(file, estate, person, spec)
     yield from _shared_accounts(file, estate)
+    yield from _nobody_at_the_hub(file, estate)
+
+
+def _nobody_at_the_hub(file: YamlDocument, estate: Estate) -> Iterator[Finding]:
+    """Once there are people, a site answers at its hub's word to a person alone: root of the hub is nobody there."""
+    people, hub = estate.settings.people, estate.settings.hub
+    if not people or hub is None or any(hub.site in spec.uids for spec in people.values()):
+        return
+    message = f"nobody has an account at the hub {hub.site}, so `distctl --site` there is for tokens alone"
+    hint = f"root of {hub.site} is nobody at another site: give those who are to ask from there `uids: {{{hub.site}: UID}}`"
+    yield file.finding(("people",), message, hint=hint, code="nobody-at-the-hub", key=True, severity=Severity.WARNING)
 
 
 def _unknown_sites(file: YamlDocument, estate: Estate, person: str, spec: PersonSpec) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from console.cli.output import Output
 
 if TYPE_CHECKING:
     from agent.control.client import ControlClient
+    from state.model.errors import ConfigError, NotConnectedError
 
 _LONGEST_TOKEN_FILE: Final = 4096
 
@@ -44,7 +45,10 @@ class Session:
         if not wanted:
             return _only_socket()
         own = socket_in(data_folder(wanted))
-        return own if own.exists() else _socket_of_a_hub(wanted) or own
+        found = own if own.exists() else _socket_of_a_hub(wanted)
+        if found is None and self.data is not None:
+            raise _overruled(wanted, own, self.data)
+        return found or own
 
     def _is_meant(self, name: str) -> bool:
         return name in self.on_command_line or not self.on_command_line
@@ -70,14 +74,25 @@ class Session:
         if self.token_file is None:
             return os.environ.get("DISTCTL_TOKEN") or None
         try:
-            return self.token_file.read_bytes()[:_LONGEST_TOKEN_FILE].decode("ascii", "replace").strip()
+            token = self.token_file.read_bytes()[:_LONGEST_TOKEN_FILE].decode("ascii", "replace").strip()
         except OSError as error:
-            from state.model.errors import ConfigError
+            raise _no_token_file(f"{self.token_file} cannot be read: {error.strerror}") from None
+        if not token:
+            raise _no_token_file(f"{self.token_file} is empty")
+        return token
 
-            hint = "name a file that holds a token and nothing else"
-            raise ConfigError(
-                f"{self.token_file} cannot be read: {error.strerror}", hint=hint, code="token-file"
-            ) from None
+
+def _overruled(site: str, socket: Path, data: Path) -> NotConnectedError:
+    from state.model.errors import NotConnectedError
+
+    hint = f"--site overrules DISTCTL_DATA: where {data} is that of its hub, say so: --data {data} --site {site}"
+    return NotConnectedError(f"no agent of {site} answers at {socket}", hint=hint, code="no-agent")
+
+
+def _no_token_file(message: str) -> ConfigError:
+    from state.model.errors import ConfigError
+
+    return ConfigError(message, hint="name a file that holds a token and nothing else", code="token-file")
 
 
 def session_of(context: typer.Context) -> Session:

@@ -510,6 +510,7 @@ def test_a_site_on_the_command_line_overrules_the_environment(agent: Path, tmp_p
     answer = as_a_process("--site", "nowhere", "status", **home)
     assert (answer.returncode, answer.stdout) == (ExitCode.UNREACHABLE, "")
     assert "nowhere/control/agent.sock" in answer.stderr
+    assert f"--data {data} --site nowhere" in answer.stderr, "it may be its hub's"
     named = as_a_process("--data", data, "status", DISTCTL_SITE="nowhere", DISTCTL_SOCKET="/nowhere")
     assert named.returncode == ExitCode.DONE
 

@@ -151,6 +151,9 @@ def test_a_token_file_and_the_environment_are_both_taken_and_the_file_first(site
     assert site.distctl("status", token="nonsense").returncode == ExitCode.DENIED
     path.write_bytes(b"\xff\x00binary")
     assert "what was given is no token" in site.distctl("--token-file", str(path), "status").stderr
+    path.write_text("\n")
+    empty = site.distctl("--token-file", str(path), "status")
+    assert (empty.returncode, f"{path} is empty" in empty.stderr) == (ExitCode.USAGE, True)
     missing = site.distctl("status", "--token-file", str(tmp_path / "none"))
     assert missing.returncode == ExitCode.USAGE
     assert "none cannot be read: No such file" in missing.stderr

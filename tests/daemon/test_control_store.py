@@ -4,6 +4,7 @@ import json
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from agent.control.schema import BackupRow
 from agent.control.store_desk import Running, StoreDesk
 from agent.drain import Drain
 from agent.fleet import Fleet
+from console.presenters import step_in_short
 from state import audit, checkpoints, dead_letters, estates, inbox
 from state.database import Database
 from state.dead_letters import Letter
@@ -278,6 +280,22 @@ async def test_a_trace_is_one_timeline_oldest_first(desk: StoreDesk) -> None:
     assert [step.history[0].state for step in view.steps] == ["in_doubt", "pending"]
     named = await desk.trace("SKU-1")
     assert {step.is_subject for step in named.steps} == {False}
+
+
+async def test_a_trace_says_what_another_site_said_of_a_delivery_there(desk: StoreDesk, database: Database) -> None:
+    def told(connection: sqlite3.Connection) -> None:
+        for number, said in enumerate(
+            [b'{"target":"s/wms","state":"delivered","reference":"W-\\u001b7"}', b"[]", b"nothing"], 1
+        ):
+            told = replace(an_event("PO-1", 6 + number), contract="delivery-outcome/1", op=Op.ACK, data=said, site="s")
+            inbox.admit(connection, [Arrival(told)])
+
+    await database.write(told)
+    own, *steps = (await desk.trace("PO-1")).steps
+    assert [step.said is not None for step in (own, *steps)] == [False, True, False, False]
+    assert step_in_short(own) == "n/erp delivered 4711"
+    assert step_in_short(steps[0]) == "s/wms delivered W-␛7"
+    assert step_in_short(steps[1]) == ""
 
 
 async def test_what_waits_behind_a_dead_letter_is_no_backlog_and_says_so(desk: StoreDesk, database: Database) -> None:

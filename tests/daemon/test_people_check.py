@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.estate.check import check
-from agent.estate.findings import Finding
+from agent.estate.findings import Finding, Severity
 from tests.daemon.test_estate_check import ESTATE, FILES
 
 ADA = "  ada: {name: Ada Byron, uids: {dc-north: 1001}, roles: [{role: operator, sites: [dc-north]}]}\n"
@@ -48,6 +48,14 @@ def test_a_mistake_is_named_at_its_place(tmp_path: Path, people: str, code: str,
     first = ESTATE.count("\n") + 2
     assert (found.line, found.column, found.code) == (first + len(above), len(line) + 1, code)
     assert hint in found.hint
+
+
+def test_a_hub_at_which_nobody_has_an_account_is_warned_of(tmp_path: Path) -> None:
+    hub = "hub: {site: dc-north, url: 'https://hub.example:7443'}\n"
+    assert findings(tmp_path, f"{ADA}{hub}") == []
+    [found] = findings(tmp_path, f"  bo: {{name: Bo, roles: [{{role: operator}}]}}\n{hub}")
+    assert (found.code, found.severity, found.line) == ("nobody-at-the-hub", Severity.WARNING, ESTATE.count("\n") + 1)
+    assert "uids: {dc-north: UID}" in found.hint
 
 
 def test_an_account_is_shared_only_at_one_site(tmp_path: Path) -> None:

@@ -73,6 +73,9 @@ SELECT e.seq, lower(hex(e.id)) AS id, e.time, e.recorded_at, o.flow, o.contract,
 -- :name seq_of_event
 SELECT seq FROM events WHERE id = :id;
 
+-- :name documents
+SELECT seq, data FROM events WHERE seq IN (SELECT value FROM json_each(:seqs));
+
 -- :name document
 SELECT name, lower(hex(sha256)) AS sha256, size FROM raw_documents WHERE id = :id;
 
