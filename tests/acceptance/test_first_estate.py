@@ -52,7 +52,7 @@ def test_a_site_starts_with_nothing_but_its_identity_and_gets_what_waited_for_it
     assert whole.estate("south") == whole.estate("hq")
     until(lambda: left(whole.folder / "wms") == planner.published, "it is delivered")
     assert south.status().open_dead_letters == 0
-    until(partial(whole.is_told, "south", state="good"), "the first estate is good")
+    until(partial(whole.is_told, "south", state="good"), "the first estate is good", seconds=90)
     south.kill()
     south.run()
     planner.publish("R-1")

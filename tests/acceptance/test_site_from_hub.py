@@ -243,7 +243,7 @@ def test_a_drained_site_takes_in_nothing_more_and_owes_nothing_until_a_person_en
     shown = whole.at_hub("agents", "show", "north")
     for fact in (
         "drain state",
-        "clock skew seconds",
+        "its clock is ahead by seconds",
         "certificate until",
         "disk free bytes",
         "queues deliveries",
