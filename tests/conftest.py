@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from typing import Any
 
@@ -12,6 +13,7 @@ _TALLY = pytest.StashKey[Counter[str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_TALLY] = Counter()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it starts behind a & ignore it
 
 
 @pytest.fixture(scope="session")
