@@ -114,7 +114,6 @@ class Intake:
         self._on_sent = on_sent
         self._on_read = on_read
         self.trouble: _Passing | None = None  # why the source cannot be read at the moment
-        self._is_read_through = False  # since it was opened, once
         self._site, _, self._system = flow.source.partition("/")
 
     @property
@@ -143,7 +142,6 @@ class Intake:
     async def read(self, source: Source, stopping: asyncio.Event) -> None:
         """Take in everything that is there now."""
         self._require_room()
-        here = None if self._is_read_through else await self._database.read(life.find)
         parts: list[Batch] = []
         async with aclosing(source.read()) as batches:
             async for batch in batches:
@@ -159,10 +157,6 @@ class Intake:
                 if stopping.is_set():
                     return
                 self._require_room()
-        if here is not None and here.epoch > 1:
-            note = partial(checkpoints.note_read_through, source=self.name, epoch=here.epoch)
-            await self._database.write(note, name="intake.read_through")
-        self._is_read_through = True
 
     async def take_in(self, batch: Batch) -> None:
         """Make events of the batch's records and commit them with its checkpoint."""
@@ -311,7 +305,7 @@ class Intake:
         admitted = inbox.admit(connection, harvest.arrivals, raw_id=raw_id, on_taken=set_aside)
         routed = [(one, harvest.lanes[one.event.id]) for one in admitted]
         flow = self._flow.spec
-        again = _read_before(connection, self.name, admitted)
+        again = _read_before(connection, admitted)
         owe(connection, routed, self._lanes, flow=flow.flow, came_in=document.name, now=now, again=again)
         dead_letters.add(connection, harvest.letters, raw_id=raw_id, now=millis)
         departures = [
@@ -416,18 +410,12 @@ def _report(document: str, letters: Sequence[Letter]) -> None:
         )
 
 
-def _read_before(connection: sqlite3.Connection, source: str, admitted: Iterable[Admitted]) -> dict[EventId, datetime]:
+def _read_before(connection: sqlite3.Connection, admitted: Iterable[Admitted]) -> dict[EventId, datetime]:
     """Which of these events a life of this store that ended may have read and delivered, and when at the earliest.
 
-    What the source says was there when this life began may have been read before; and whatever it says, so may all that it
-    yields until it is read through in this life once: many sources tell no times, and those that do go by a clock of their own.
-    Nothing of it is in this store, so it was read after the newest that is.
+    What was there when this life began may have been read before.
     """
     here = life.find(connection)
     if here is None or here.epoch == 1:
         return {}
-    since = {one.event.id: one.event.time for one in admitted if to_millis(one.event.time) <= here.began_at}
-    if checkpoints.read_through(connection, source) < here.epoch:
-        copied = inbox.recorded_until(connection, here.last_event)
-        since = {one.event.id: since.get(one.event.id, copied) for one in admitted}
-    return since
+    return {one.event.id: one.event.time for one in admitted if to_millis(one.event.time) <= here.began_at}

@@ -38,20 +38,5 @@ def advance(
     connection.executemany(_SQL.remember, [(row[0], _hash(item), now) for item in remember])
 
 
-def note_read_through(connection: sqlite3.Connection, *, source: str, epoch: int) -> None:
-    """In that life of the store the source was read until nothing more was there."""
-    connection.execute(_SQL.note_read_through, (_counter(source), epoch))
-
-
-def read_through(connection: sqlite3.Connection, source: str) -> int:
-    """The latest life in which the source was read until nothing more was there; 0 where it was in none after the first."""
-    row = connection.execute(_SQL.read_through, (_counter(source),)).fetchone()
-    return int(row[0]) if row else 0
-
-
-def _counter(source: str) -> str:
-    return f"read {source}"
-
-
 def _hash(item: str) -> bytes:
     return digest(item, size=16)

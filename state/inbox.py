@@ -88,12 +88,6 @@ def site_of(connection: sqlite3.Connection, event: EventId) -> str | None:
     return row[0] if row else None
 
 
-def recorded_until(connection: sqlite3.Connection, seq: Seq) -> datetime:
-    """When the newest event up to that local number was taken in; the beginning of time where there is none."""
-    row = connection.execute(_SQL.recorded_until, (seq,)).fetchone()
-    return from_millis(row[0] if row else 0)
-
-
 def event_of(row: Sequence[Any], origins: Origins) -> Event:
     """The event of a row of `get_event`."""
     (seq, event_id, subject, partition_key, time, recorded_at, correlation, causation, traceparent, place) = row[:10]

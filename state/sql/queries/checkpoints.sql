@@ -15,9 +15,3 @@ INSERT INTO source_memory (source_id, item, remembered_at) VALUES (?, ?, ?) ON C
 
 -- :name is_known
 SELECT 1 FROM source_memory m JOIN sources s ON s.id = m.source_id WHERE s.name = ? AND m.item = ?;
-
--- :name note_read_through
-INSERT INTO counters (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value);
-
--- :name read_through
-SELECT value FROM counters WHERE name = ?;

@@ -34,6 +34,3 @@ SELECT ev.seq, ev.id, ev.subject, ev.partition_key, ev.time, ev.recorded_at, ev.
 
 -- :name site_of
 SELECT o.site FROM events ev JOIN origins o ON o.id = ev.origin_id WHERE ev.id = ?;
-
--- :name recorded_until
-SELECT recorded_at FROM events WHERE seq <= ? ORDER BY seq DESC LIMIT 1;
