@@ -45,6 +45,9 @@ from tests.simulation.trace import Trace
 Record = tuple[str, str, int]
 """Flow, key, revision."""
 
+_CALL_SECONDS: Final = (0.1, 1.5)
+"""That a call takes, so that others of its lane gather meanwhile."""
+
 _TROUBLES_EACH: Final = 4
 """No record has more: eight failures of its own are its fault, and it is set aside."""
 
@@ -178,16 +181,14 @@ class Target:
         self._trace.note("effect", self.name, *record, key[:8])
         return True
 
-    async def take(self, life: Life, parcel: Parcel) -> Outcome | DistctlError:
-        """One call; what becomes of it depends on the mood."""
+    async def take(self, parcel: Parcel) -> Outcome | DistctlError:
+        """One parcel; what becomes of it depends on the mood."""
         record = record_in(parcel.payload)
         trouble = self._trouble() if self._calls[record] < _TROUBLES_EACH else ""
         if trouble:
             self._calls[record] += 1
             self._counts[f"target {trouble}"] += 1
             self._trace.note("trouble", self.name, trouble, *record)
-        await asyncio.sleep(self._dice.uniform(0.02, 0.5))
-        life.require()
         match trouble:
             case "error":
                 return TransientError("500: try later", code="http-500")
@@ -216,7 +217,7 @@ class Target:
     async def ask(self, life: Life, parcel: Parcel) -> Found | NotFound:
         """Whether the call landed."""
         self._require_up()
-        await asyncio.sleep(self._dice.uniform(0.02, 0.5))
+        await asyncio.sleep(self._dice.uniform(*_CALL_SECONDS))
         life.require()
         if self._trouble() == "error":
             raise TransientError("500: try later", code="http-500")
@@ -245,7 +246,9 @@ class Target:
     async def deliver(self, life: Life, parcels: Sequence[Parcel]) -> list[Outcome | DistctlError]:
         """A call with one parcel or more."""
         self._require_up()
-        return [await self.take(life, parcel) for parcel in parcels]
+        await asyncio.sleep(self._dice.uniform(*_CALL_SECONDS))
+        life.require()
+        return [await self.take(parcel) for parcel in parcels]
 
 
 class _Sink:

@@ -94,10 +94,10 @@ class Faults:
         fault()
 
     def remember(self) -> None:
-        """Somebody makes an image of a machine's disk."""
+        """Somebody makes an image of a machine's disk: of one with events on it, which says when it was taken."""
         site = self.dice.choice(SITES)
         machine = self.world.machines[site]
-        if machine.agent is not None and not machine.disk.connection.in_transaction and machine.has_begun:
+        if machine.agent is not None and machine.has_taken_in:
             self.images[site].append((machine.now(), machine.epoch, machine.disk.image()))
 
     def mend(self) -> None:
@@ -113,8 +113,10 @@ class Faults:
             machine.crash_in(0)
             if machine.skew < timedelta(minutes=45):
                 machine.set_clock(timedelta(0))
-            machine.adopt(self._version)
-            machine.start()
+            for one in (machine, machine.twin):
+                if one is not None:
+                    one.adopt(self._version)
+                    one.start()
 
     @property
     def count(self) -> int:
@@ -167,7 +169,7 @@ class Faults:
             for one in (machine, machine.twin):
                 if one is not None:
                     one.kill()
-                    self._later(night + self.dice.uniform(0.1, 5), one.start)
+                    self._later(night + self.dice.uniform(0.1, 5), partial(self._start, one))
         self.over_at = self._loop.time() + night
 
     def _crashed(self, name: str, point: str) -> None:

@@ -84,6 +84,7 @@ class Machine:
         self._crashes_in = 0
         self._crashes_at = ""
         self._lives = 0
+        self._is_retired = False
 
     @property
     def life(self) -> Life | None:
@@ -101,6 +102,14 @@ class Machine:
     def has_begun(self) -> bool:
         """Whether there was ever an agent over this disk."""
         return not self.disk.connection.in_transaction and life.find(self.disk.connection) is not None
+
+    @property
+    def has_taken_in(self) -> bool:
+        """Whether there is any event on this disk, between two transactions."""
+        connection = self.disk.connection
+        return (
+            not connection.in_transaction and connection.execute("SELECT 1 FROM events LIMIT 1").fetchone() is not None
+        )
 
     @property
     def epoch(self) -> int:
@@ -127,7 +136,7 @@ class Machine:
 
     def start(self) -> None:
         """Start the agent, over what the disk has."""
-        if self.agent is not None:
+        if self.agent is not None or self._is_retired:
             return
         self._lives += 1
         self.trace.note("start", self.name)
@@ -146,6 +155,11 @@ class Machine:
         agent, self.agent = self.agent, None
         self._crashes_in = 0
         agent.life.end()
+
+    def retire(self) -> None:
+        """End the agent, and let nobody start it any more."""
+        self.kill()
+        self._is_retired = True
 
     def replace_disk(self, disk: Disk) -> None:
         """Put another disk in, with the agent down."""
@@ -327,6 +341,7 @@ class RunningAgent:
 
     def _make_hub(self) -> Hub:
         settings = self._compiled.estate.settings
+        seal = Seal.of_hub(_KEY, settings)
         return Hub(
             HUB,
             self.store,
@@ -338,7 +353,7 @@ class RunningAgent:
             on_owed=self._wake_targets,
             on_life=self.look_at_life,
             secret=self._secret,
-            seal=lambda: Seal.of_hub(_KEY, settings),
+            seal=lambda: seal,
         )
 
     def _make_link(self) -> SiteLink:

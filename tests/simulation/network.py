@@ -27,6 +27,9 @@ from tests.simulation.trace import Trace
 PATIENCE: Final = 30.0
 """Seconds after which a call without an answer is given up, as `agent.sync.https.DEAD_AFTER`."""
 
+_LATENCY: Final = (0.3, 2.5)
+"""Seconds that a request or a reply is under way on a poor line, so that events gather into frames meanwhile."""
+
 Said = TypeVar("Said", bound=BaseModel)
 
 
@@ -102,7 +105,7 @@ class Network:
     async def _exchange(
         self, site: str, line: Line, trouble: str, kind: str, answer: Callable[[Hub], Awaitable[bytes]]
     ) -> tuple[int, bytes]:
-        await asyncio.sleep(self._dice.uniform(0.1, 1.2))
+        await asyncio.sleep(self._dice.uniform(*_LATENCY))
         match trouble:
             case "cut":
                 raise NotConnectedError("no route to the hub", code="cut")
@@ -118,7 +121,7 @@ class Network:
         if arriving.cancelled():
             raise NotConnectedError("the connection was reset", code="hub-ended")
         status, body = arriving.result()
-        await asyncio.sleep(self._dice.uniform(0.1, 1.2))
+        await asyncio.sleep(self._dice.uniform(*_LATENCY))
         if trouble == "reply late":
             await asyncio.sleep(self._dice.choice((0.5, 3.0, 12.0, 60.0)))
         if trouble == "reply lost" or line.is_half_open:

@@ -107,7 +107,7 @@ class Person:
         twin, machine.twin = machine.twin, None
         if twin is None:
             return
-        twin.kill()
+        twin.retire()
         if not is_twin:
             machine.replace_disk(twin.disk)
             machine.start()

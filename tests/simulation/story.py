@@ -16,6 +16,8 @@ EVENTS: Final = 200
 FAULTS: Final = 10
 _FLOWS: Final = tuple(ROUTES)
 _KEYS: Final = 5
+_RECORDS: Final = (4, 16)
+"""Of a document."""
 _REST: Final = 900.0
 
 
@@ -51,15 +53,15 @@ class Story:
         if self.events < EVENTS:
             self.arise()
         throw = self.dice.random()
-        if throw < 0.3:
+        if throw < 0.6:
             self.faults.strike()
-        elif throw < 0.45:
+        elif throw < 0.85:
             self.faults.remember()
         await asyncio.sleep(self.dice.choice((0.0, 0.0, 0.0, 1.0, 4.0)))
 
     async def rest(self) -> None:
         """Wait until nothing is owed."""
-        await self.world.until(self.is_at_rest, seconds=_REST)
+        await self.world.until(self.is_at_rest, seconds=_REST, step=2.0)
 
     def is_at_rest(self) -> bool:
         """Whether nothing is owed to anybody."""
@@ -74,7 +76,7 @@ class Story:
         """A document of some flow, with a few records."""
         flow = self.dice.choice(_FLOWS)
         records = []
-        for _ in range(self.dice.randint(2, 10)):
+        for _ in range(self.dice.randint(*_RECORDS)):
             key = f"K{self.dice.randint(1, _KEYS)}"
             self._revisions[flow, key] += 1
             records.append((flow, key, self._revisions[flow, key]))

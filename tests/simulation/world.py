@@ -71,7 +71,7 @@ class World:
         for machine in self.machines.values():
             for one in (machine, machine.twin):
                 if one is not None:
-                    one.kill()
+                    one.retire()
 
     async def until(self, claim: Callable[[], bool], *, seconds: float, step: float = 1.0) -> bool:
         """Wait until `claim` holds, for at most `seconds` of virtual time; answers whether it does."""
