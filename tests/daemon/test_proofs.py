@@ -51,6 +51,16 @@ def test_a_nonce_is_known_by_what_it_was_issued_for_and_by_no_other() -> None:
     assert not proofs_of(Seal.of_hub(make_key(), SETTINGS)).has_issued(nonce, site="north", epoch=2)
 
 
+def test_a_hub_with_another_authority_knows_nothing_of_what_the_one_before_gave() -> None:
+    seals = [SEAL]
+    proofs = Proofs(lambda: seals[-1], lambda: CHANCE)
+    nonce = proofs.next_nonce(Nonce(16, "x"), site="north", epoch=2)
+    seals.append(Seal.of_hub(make_key(), SETTINGS))
+    assert not proofs.has_issued(nonce, site="north", epoch=2)
+    seals.append(SEAL)
+    assert proofs.has_issued(nonce, site="north", epoch=2)
+
+
 @pytest.mark.parametrize("secret", ["", "a", CHANCE, "é" * 32, CHANCE * 2])
 def test_no_secret_that_was_made_up_is_known(secret: str) -> None:
     assert not proofs_of().has_issued(Nonce(1, secret), site="north", epoch=1)
