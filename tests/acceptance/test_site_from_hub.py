@@ -246,7 +246,7 @@ def test_a_drained_site_takes_in_nothing_more_and_owes_nothing_until_a_person_en
         "its clock is ahead by seconds",
         "certificate until",
         "disk free bytes",
-        "queues deliveries",
+        "owes deliveries",
         "software",
     ):
         assert fact in shown.stdout, fact
